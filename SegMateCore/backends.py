@@ -1,0 +1,213 @@
+"""The two engines that run a network: PyTorch for `.safetensors`, ONNX Runtime for `.onnx` checkpoints.
+
+A backend takes windows (B, context, H, W) float32 and, for FiLM networks, z positions (B,) float32, and gives
+logits (B, C, H, W) float32. Backends keep no state between calls and may be shared by threads.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from SegMateCore.checkpoint import Checkpoint
+from SegMateCore.errors import SegMateError
+
+BACKENDS = ("auto", "torch", "onnxruntime")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+class OutOfMemory(Exception):
+    """The runtime itself said that its memory does not suffice for this batch."""
+
+
+class Backend(Protocol):
+    """What the predictor needs of an engine."""
+
+    name: str
+    device: str
+    precision: str
+
+    def run(self, windows: np.ndarray, z_positions: np.ndarray | None) -> np.ndarray: ...
+
+    def on_cpu(self) -> Backend: ...
+
+
+def open_backend(
+    checkpoint: Checkpoint, part: int, backend: str = "auto", device: str = "auto", precision: str = "auto",
+    threads: int | None = None,
+) -> Backend:
+    """The engine for one part of a checkpoint.
+
+    backend: "auto" takes ONNX Runtime for a .onnx file and torch for any other. device: "auto", "cpu", "cuda",
+    "cuda:N" or "mps". precision: "auto" is fp16 on CUDA and fp32 elsewhere. threads: of the CPU, None = all.
+    Raises SegMateError for an engine, device or precision that is not to be had.
+    """
+    _check_choice("backend", backend, BACKENDS)
+    _check_choice("precision", precision, PRECISIONS)
+    suits = "onnxruntime" if checkpoint.is_onnx else "torch"
+    if backend not in ("auto", suits):
+        advice = (
+            "give its .safetensors source" if checkpoint.is_onnx
+            else "make an .onnx checkpoint of it first: segmate convert IN.safetensors OUT.onnx"
+        )
+        raise SegMateError(f"{checkpoint.path} runs on {suits}, not on {backend}: {advice}")
+    if suits == "onnxruntime":
+        return OnnxBackend.open(Path(checkpoint.path), device, precision, threads)
+    return TorchBackend.open(checkpoint, part, device, precision, threads)
+
+
+def _check_choice(what: str, given: str, choices: tuple[str, ...]) -> None:
+    if given not in choices:
+        raise SegMateError(f"{what} {given!r} is unknown, expected one of {', '.join(choices)}")
+
+
+def _split_device(device: str) -> tuple[str, int]:
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdigit())):
+        raise SegMateError(f"device {device!r} is unknown, expected auto, cpu, cuda, cuda:N or mps")
+    return kind, int(number or 0)
+
+
+class TorchBackend:
+    """A network built by `create_model` in eval mode."""
+
+    name = "torch"
+
+    def __init__(self, model, device: str, precision: str):
+        self.model = model
+        self.device = device
+        self.precision = precision
+
+    @classmethod
+    def open(cls, checkpoint: Checkpoint, part: int, device: str, precision: str, threads: int | None):
+        if importlib.util.find_spec("torch") is None or importlib.util.find_spec("timm") is None:
+            raise SegMateError(
+                f"{checkpoint.path} needs PyTorch and timm, which are not installed:"
+                " pip install 'segmate-core[torch]', or take an .onnx checkpoint"
+            )
+        import torch
+
+        from SegMateCore.models import create_model
+
+        device = torch_device(device)
+        if precision == "auto":
+            precision = "fp16" if device.startswith("cuda") else "fp32"
+        if precision == "fp16" and device == "cpu":
+            raise SegMateError("precision fp16 is not for the CPU, expected fp32 or bf16 there")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        entry = checkpoint.parts[part]
+        # Weights come from the file: never fetch others on the way.
+        model = create_model(entry.model_name, **{**entry.model_options, "pretrained": False})
+        state = {key: torch.from_numpy(value) for key, value in checkpoint.weights(part).items()}
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise SegMateError(
+                f"{checkpoint.path}: its weights do not fit the network {entry.model_name!r} it names: {reason}"
+            ) from error
+        return cls(model.eval().to(device), device, precision)
+
+    def run(self, windows: np.ndarray, z_positions: np.ndarray | None) -> np.ndarray:
+        import torch
+
+        kind = self.device.partition(":")[0]
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        try:
+            with torch.inference_mode(), torch.autocast(kind, dtype, enabled=self.precision != "fp32"):
+                inputs = [torch.from_numpy(windows).to(self.device)]
+                if z_positions is not None:
+                    inputs.append(torch.from_numpy(z_positions).to(self.device))
+                return self.model(*inputs)["segmentation"].float().cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(str(error)) from error
+
+    def on_cpu(self) -> TorchBackend:
+        import copy
+
+        precision = "bf16" if self.precision == "bf16" else "fp32"
+        return TorchBackend(copy.deepcopy(self.model).to("cpu"), "cpu", precision)
+
+
+def torch_device(device: str) -> str:
+    """The torch device for a user's word; "auto" prefers CUDA, then MPS. Raises SegMateError if absent."""
+    import torch
+
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda:0"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, number = _split_device(device)
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if number >= count:
+            raise SegMateError(f"device {device!r} was asked for, but PyTorch sees {count} CUDA devices here")
+        return f"cuda:{number}"
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise SegMateError("device 'mps' was asked for, but PyTorch sees no Apple GPU here")
+    return kind
+
+
+class OnnxBackend:
+    """A session of ONNX Runtime on an exported checkpoint."""
+
+    name = "onnxruntime"
+    precision = "fp32"
+
+    def __init__(self, session, device: str, path: Path, threads: int | None):
+        self.session = session
+        self.device = device
+        self.path = path
+        self.threads = threads
+        self.takes_z = any(node.name == "z_position" for node in session.get_inputs())
+
+    @classmethod
+    def open(cls, path: Path, device: str, precision: str, threads: int | None):
+        if precision not in ("auto", "fp32"):
+            raise SegMateError(f"precision {precision!r} is not for ONNX Runtime, expected fp32")
+        import onnxruntime
+
+        provider, device = onnx_provider(device)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+        except Exception as error:  # its exception classes are private and differ between versions
+            reason = " ".join(str(error).split())[:300]
+            raise SegMateError(f"{path}: ONNX Runtime cannot open it: {reason}") from error
+        return cls(session, device, path, threads)
+
+    def run(self, windows: np.ndarray, z_positions: np.ndarray | None) -> np.ndarray:
+        feeds = {"slices": windows}
+        if self.takes_z:
+            feeds["z_position"] = z_positions
+        return self.session.run(["logits"], feeds)[0]
+
+    def on_cpu(self) -> OnnxBackend:
+        return OnnxBackend.open(self.path, "cpu", "fp32", self.threads)
+
+
+def onnx_provider(device: str) -> tuple[object, str]:
+    """(execution provider, device name) for a user's word; "auto" takes CUDA where this build has it."""
+    import onnxruntime
+
+    available = onnxruntime.get_available_providers()
+    if device == "auto":
+        device = "cuda" if "CUDAExecutionProvider" in available else "cpu"
+    kind, number = _split_device(device)
+    if kind == "cpu":
+        return "CPUExecutionProvider", "cpu"
+    if kind == "mps":
+        raise SegMateError("device 'mps' is not for ONNX Runtime, expected cpu or cuda, or a .safetensors file")
+    if "CUDAExecutionProvider" not in available:
+        raise SegMateError(
+            f"device {device!r} was asked for, but this ONNX Runtime has only {', '.join(available)}:"
+            " install onnxruntime-gpu, or take a .safetensors checkpoint with PyTorch"
+        )
+    return ("CUDAExecutionProvider", {"device_id": number}), f"cuda:{number}"

@@ -1,0 +1,37 @@
+"""Clean-up of a label volume by connected components, organ by organ.
+
+A rule per organ: "largest" keeps its largest component, a fraction keeps the components of at least that
+fraction of the largest one. Neighbours share a face.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy import ndimage
+
+from SegMateCore.organs import OrganSet
+
+Rules = Mapping[str, "str | float"]
+
+
+def clean_up(labels: np.ndarray, organs: OrganSet, rules: Rules) -> None:
+    """Remove, in place, what the rules do not keep of labels (K, J, I) uint8."""
+    boxes = ndimage.find_objects(labels)
+    for name, rule in rules.items():
+        label = organs.by_name(name).label
+        if label > len(boxes) or boxes[label - 1] is None:
+            continue
+        region = labels[boxes[label - 1]]
+        components, count = ndimage.label(region == label)
+        if count < 2:
+            continue
+        sizes = np.bincount(components.ravel())[1:]
+        keep = np.zeros(count + 1, bool)
+        if rule == "largest":
+            keep[1 + sizes.argmax()] = True
+        else:
+            keep[1:] = sizes >= float(rule) * sizes.max()
+        keep[0] = True  # whatever else lies in the box is not this organ's to remove
+        region[~keep[components]] = 0

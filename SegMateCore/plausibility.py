@@ -1,0 +1,62 @@
+"""Is this a CT, and does the result look like a patient? Refusals before the network, warnings after it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from SegMateCore.errors import SegMateError
+from SegMateCore.organs import OrganSet
+from SegMateCore.volume import Volume
+
+
+def check_looks_like_ct(volume: Volume) -> None:
+    """Refuse a constant volume and one without a voxel below 0 HU: every CT holds air, fat or at least noise.
+
+    Raises SegMateError.
+    """
+    low = min(float(plane.min()) for plane in volume.voxels)
+    high = max(float(plane.max()) for plane in volume.voxels)
+    advice = "; to segment it all the same, use --force (force=True)"
+    if low == high:
+        raise SegMateError(f"every voxel is {low:g}: expected a CT in Hounsfield units{advice}")
+    if low >= 0:
+        kind = "an 8-bit picture" if high <= 255 else "a CT whose rescale intercept was lost"
+        raise SegMateError(
+            f"voxels run from {low:g} to {high:g}, which looks like {kind}: expected Hounsfield units, with air"
+            f" near -1000{advice}"
+        )
+
+
+def implausible_sides(labels: np.ndarray, affine: np.ndarray, organs: OrganSet) -> list[str]:
+    """Sentences about organs on unexpected sides, for canonical labels (K, J, I) and their affine to RAS mm.
+
+    Situs inversus exists, so this warns and never changes a label.
+    """
+    strides = tuple(max(1, size // limit) for size, limit in zip(labels.shape, (96, 128, 128)))
+    sample = labels[:: strides[0], :: strides[1], :: strides[2]]
+    centres = {}
+    for organ in organs:
+        found = np.argwhere(sample == organ.label)
+        if len(found) >= 20:
+            index = found.mean(axis=0) * strides
+            centres[organ.name] = affine[:3, :3] @ index[::-1] + affine[:3, 3]
+
+    def known(*names: str) -> bool:
+        return all(name in centres for name in names)
+
+    warnings = []
+    for organ in organs:
+        if organ.modifier == "left" and organ.partner and known(organ.name, organ.partner):
+            if _right_mm(centres[organ.name]) > _right_mm(centres[organ.partner]):
+                warnings.append(f"the {organ.name} lies on the right of the {organ.partner}")
+    if known("liver", "spinal cord") and _right_mm(centres["liver"]) < _right_mm(centres["spinal cord"]):
+        warnings.append("the liver lies on the patient's left")
+    for lung in ("left lung", "right lung"):
+        if known(lung, "liver") and centres[lung][2] < centres["liver"][2]:
+            warnings.append(f"the {lung} lies below the liver")
+    return [f"{text}: situs inversus, or a header with a wrong orientation" for text in warnings]
+
+
+def _right_mm(point_ras_mm: np.ndarray) -> float:
+    """How far a point lies towards the patient's right: RAS names the directions in which axes grow."""
+    return float(point_ras_mm[0])

@@ -1,0 +1,211 @@
+"""Checkpoint + device + backend -> predict(volume) -> Segmentation on the volume's own grid.
+
+The way of a volume: canonical axial RAS (rectified if sheared) -> preprocessing -> windows in chunks -> network
+-> slice by slice onto the native grid, arg-max with threshold -> clean-up -> the input's own storage order.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+import numpy as np
+
+from SegMateCore.assembling import PartOnGrid, label_slices, probability_slices
+from SegMateCore.backends import Backend, open_backend
+from SegMateCore.bundled import resolve_checkpoint
+from SegMateCore.checkpoint import Checkpoint
+from SegMateCore.components import clean_up
+from SegMateCore.errors import Cancelled, SegMateError
+from SegMateCore.plausibility import check_looks_like_ct, implausible_sides
+from SegMateCore.rectify import labels_onto, rectified, shear_degrees
+from SegMateCore.segmentation import Segmentation
+from SegMateCore.version import __version__
+from SegMateCore.volume import Volume
+from SegMateCore.windows import SliceStream
+
+# progress(stage, done, total): called from the thread that predicts
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Choices for one prediction.
+
+    flip_average: average with the left/right mirrored image. clean_up: True, False, or None for what the
+    checkpoint recommends. chunk: slices per network call. force: take volumes that do not look like a CT.
+    """
+
+    flip_average: bool = False
+    clean_up: bool | None = None
+    chunk: int = 8
+    force: bool = False
+
+
+@dataclass
+class _Run:
+    """One volume on its way through the networks."""
+
+    canonical: Volume
+    parts: list[PartOnGrid]
+    warnings: list[str] = field(default_factory=list)
+
+
+class Predictor:
+    """An opened checkpoint. Safe to share between threads: predict keeps its state to itself."""
+
+    def __init__(self, checkpoint: Checkpoint, backends: list[Backend]):
+        self.checkpoint = checkpoint
+        self.backends = backends
+
+    @classmethod
+    def from_checkpoint(
+        cls, checkpoint: str | os.PathLike | Checkpoint, device: str = "auto", backend: str = "auto",
+        precision: str = "auto", threads: int | None = None,
+    ) -> Predictor:
+        """Open a checkpoint: a file (.safetensors, .onnx, the original's .pth) or a bundled name like "demo".
+
+        Raises SegMateError for a file, device or backend that cannot be used. Never downloads.
+        """
+        if not isinstance(checkpoint, Checkpoint):
+            checkpoint = Checkpoint.read(resolve_checkpoint(checkpoint, backend))
+        backends = [
+            open_backend(checkpoint, part, backend, device, precision, threads)
+            for part in range(len(checkpoint.parts))
+        ]
+        return cls(checkpoint, backends)
+
+    def predict(
+        self, volume: Volume, organs: Sequence[str] | None = None, progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None, options: PredictOptions | None = None,
+    ) -> Segmentation:
+        """Labels on the volume's own grid.
+
+        organs: names to keep, None for all; the kept organs get the same voxels as in a full run.
+        Raises SegMateError for input that cannot be a CT, Cancelled when `cancelled()` turned true.
+        """
+        options = options or PredictOptions()
+        kept = set(self.checkpoint.organs.subset(organs)) if organs is not None else None
+        run = self._start(volume, options, progress, cancelled)
+        every_label = tuple(organ.label for organ in self.checkpoint.organs)
+        labels = np.zeros(run.canonical.shape, np.uint8)
+        slices = label_slices(run.parts, labels.shape, every_label, self._thresholds())
+        for k, plane in enumerate(slices):
+            labels[k] = plane
+            _report(progress, "segment", k + 1, len(labels))
+        _stop_if(cancelled)
+        rules = self.checkpoint.document.get("clean_up") or {}
+        if options.clean_up is True and not rules:
+            rules = {organ.name: "largest" for organ in self.checkpoint.organs}
+        if options.clean_up is not False and rules:
+            _report(progress, "clean up", 0, 1)
+            clean_up(labels, self.checkpoint.organs, rules)
+            _report(progress, "clean up", 1, 1)
+        run.warnings.extend(implausible_sides(labels, run.canonical.affine, self.checkpoint.organs))
+        organ_set = self.checkpoint.organs
+        if kept is not None:
+            lut = np.zeros(max(every_label) + 1, np.uint8)
+            for index in kept:
+                lut[every_label[index]] = every_label[index]
+            labels = lut[labels]
+            organ_set = organ_set.only(sorted(kept))
+        _stop_if(cancelled)
+        return Segmentation(
+            self._onto_input(labels, run.canonical, volume), volume.affine, organ_set,
+            self._provenance(run, options, cleaned=options.clean_up is not False and bool(rules)),
+        )
+
+    def probabilities(
+        self, volume: Volume, organs: Sequence[str] | None = None, progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None, options: PredictOptions | None = None,
+    ) -> np.ndarray:
+        """Probabilities (C, K, J, I) float16 of the named organs (None: all) on the volume's own grid.
+
+        The one call that holds organs x volume in memory: two bytes per voxel and organ.
+        """
+        if volume.is_sheared:
+            raise SegMateError("probabilities of a sheared volume are not supported: rectify it first")
+        options = options or PredictOptions()
+        channels = list(self.checkpoint.organs.subset(organs)) if organs is not None else None
+        run = self._start(volume, options, progress, cancelled)
+        count = len(self.checkpoint.organs) if channels is None else len(channels)
+        out = np.empty((count, *run.canonical.shape), np.float16)
+        for k, values in enumerate(probability_slices(run.parts, run.canonical.shape)):
+            out[:, k] = values if channels is None else values[channels]
+            _report(progress, "segment", k + 1, out.shape[1])
+        return np.stack([volume.from_canonical(channel) for channel in out])
+
+    def _start(self, volume: Volume, options: PredictOptions, progress, cancelled) -> _Run:
+        if options.chunk < 1:
+            raise SegMateError(f"chunk is {options.chunk}, expected at least one slice")
+        if not options.force:
+            check_looks_like_ct(volume)
+        _report(progress, "prepare", 0, 1)
+        warnings: list[str] = []
+        if volume.is_sheared:
+            warnings.append(f"axes deviate {shear_degrees(volume):.1f} degrees from right angles: rectified")
+            volume = rectified(volume)
+        canonical = volume.canonical()
+        parts = []
+        prepared: dict[tuple, np.ndarray] = {}
+        for part, backend in zip(self.checkpoint.parts, self.backends):
+            preprocessing = part.preprocessing
+            grid = preprocessing.working_grid(canonical)
+            key = (preprocessing.spacing_mm, preprocessing.interpolation)
+            if key not in prepared:
+                prepared[key] = preprocessing.working_hu(canonical, grid)
+            pairs = self.checkpoint.organs.partner_permutation() if options.flip_average else None
+            stream = SliceStream(
+                prepared[key], preprocessing, backend, options.chunk, pairs, warnings.append,
+                cancelled or (lambda: False),
+            )
+            parts.append(PartOnGrid(stream, grid))
+            warnings.extend(part.notes)
+        _report(progress, "prepare", 1, 1)
+        return _Run(canonical, parts, warnings)
+
+    def _thresholds(self) -> tuple[float, ...]:
+        """One per organ; an ensemble averages those of its parts, as it does their probabilities."""
+        count = len(self.checkpoint.organs)
+        each = [np.broadcast_to(part.threshold, count) for part in self.checkpoint.parts]
+        return tuple(float(value) for value in np.mean(each, axis=0))
+
+    @staticmethod
+    def _onto_input(labels: np.ndarray, canonical: Volume, volume: Volume) -> np.ndarray:
+        if not volume.is_sheared:
+            return volume.from_canonical(labels)
+        # canonical belongs to the rectified copy; its labels are pulled onto the sheared grid
+        return labels_onto(volume, labels, canonical.affine)
+
+    def _provenance(self, run: _Run, options: PredictOptions, cleaned: bool) -> dict:
+        document = self.checkpoint.document
+        # The stream's own backend tells the truth after a fallback.
+        backend = run.parts[0].stream.backend
+        return {
+            "software": f"segmate-core {__version__}",
+            "checkpoint": document["name"],
+            "weights_sha256": document["weights_sha256"],
+            "demonstration": document["demonstration"],
+            "notice": "research use only, not for diagnosis",
+            "backend": backend.name,
+            "device": backend.device,
+            "precision": backend.precision,
+            "python": platform.python_version(),
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "flip_average": options.flip_average,
+            "clean_up": cleaned,
+            "warnings": run.warnings,
+        }
+
+
+def _report(progress: Progress | None, stage: str, done: int, total: int) -> None:
+    if progress is not None:
+        progress(stage, done, total)
+
+
+def _stop_if(cancelled: Callable[[], bool] | None) -> None:
+    if cancelled is not None and cancelled():
+        raise Cancelled("cancelled: nothing was written")
