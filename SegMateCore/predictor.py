@@ -116,6 +116,7 @@ class Predictor:
         return Segmentation(
             self._onto_input(labels, run.canonical, volume), volume.affine, organ_set,
             self._provenance(run, options, cleaned=options.clean_up is not False and bool(rules)),
+            nifti_geometry=volume.nifti_geometry,
         )
 
     def probabilities(

@@ -86,7 +86,7 @@ class Preprocessing:
         """Network values, float32, of HU of any shape."""
         offset, factor = self.scale
         low = max(self.window_hu[0], PADDING_FLOOR_HU)
-        clipped = np.clip(hu, low, self.window_hu[1]).astype(np.float32)
+        clipped = np.clip(np.asarray(hu, np.float32), low, self.window_hu[1])
         # One rounding at the end: offset and factor of imported checkpoints differ by six orders of magnitude.
         return ((clipped.astype(np.float64) + offset) * factor).astype(np.float32)
 

@@ -103,8 +103,7 @@ def _slices_onto(grid: WorkingGrid, slices: Iterator[np.ndarray]) -> np.ndarray:
 
 def resample_hu(canonical: Volume, grid: WorkingGrid) -> np.ndarray:
     """HU on the working grid, float32 (K, J, I), padding raised to -1024; one source slice at a time."""
-    voxels = canonical.voxels
-    planes = (np.maximum(voxels[k], PADDING_FLOOR_HU).astype(np.float32) for k in range(len(voxels)))
+    planes = (np.maximum(plane.astype(np.float32), PADDING_FLOOR_HU) for plane in canonical.voxels)
     return _slices_onto(grid, planes)
 
 

@@ -1,0 +1,73 @@
+"""Which reader or writer a path calls for.
+
+Takes a path, gives a Volume: NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), a folder with one DICOM series or
+one of its files. Every error names the path.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+from SegMateCore.errors import SegMateError
+from SegMateCore.volume import Volume
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+NRRD_SUFFIXES = (".nrrd", ".nhdr")
+DICOM_SUFFIXES = (".dcm", ".ima")
+# "DICM" stands behind a preamble of 128 bytes.
+_DICOM_PREAMBLE = 128
+
+
+def read_volume(path: str | PathLike, affine_source: str | None = None) -> Volume:
+    """Read a CT, int16 or float32 HU.
+
+    affine_source: "sform" or "qform" decides where a NIfTI header gives two geometries or none; other formats
+    have only one. Raises SegMateError, one line that starts with the path, for all that is not safe to read.
+    """
+    path = Path(path)
+    try:
+        return _read(path, affine_source)
+    except SegMateError as error:
+        raise SegMateError(f"{path}: {error}") from error
+    except PermissionError as error:
+        raise SegMateError(f"{path}: no permission to read it") from error
+
+
+def write_volume(volume: Volume, path: str | PathLike) -> None:
+    """Write .nii, .nii.gz or .nrrd by the suffix of path, atomically. Raises SegMateError."""
+    name = Path(path).name.lower()
+    if name.endswith(NIFTI_SUFFIXES):
+        from SegMateCore.nifti import write_nifti
+
+        write_nifti(volume, path)
+    elif name.endswith(NRRD_SUFFIXES):
+        from SegMateCore.nrrd_io import write_nrrd
+
+        write_nrrd(volume, path)
+    else:
+        raise SegMateError(f"cannot write {path}: expected a name that ends with .nii.gz, .nii or .nrrd")
+
+
+def _read(path: Path, affine_source: str | None) -> Volume:
+    if not path.exists():
+        raise SegMateError("no such file or folder; check the path")
+    name = path.name.lower()
+    if path.is_dir() or name.endswith(DICOM_SUFFIXES) or _has_dicom_magic(path):
+        from SegMateCore.dicom import read_dicom_series
+
+        return read_dicom_series(path)
+    if name.endswith(NIFTI_SUFFIXES):
+        from SegMateCore.nifti import read_nifti
+
+        return read_nifti(path, affine_source)
+    if name.endswith(NRRD_SUFFIXES):
+        from SegMateCore.nrrd_io import read_nrrd
+
+        return read_nrrd(path)
+    raise SegMateError("unknown kind of file, expected .nii, .nii.gz, .nrrd, .nhdr, .dcm or a DICOM folder")
+
+
+def _has_dicom_magic(path: Path) -> bool:
+    with open(path, "rb") as stream:
+        return stream.read(_DICOM_PREAMBLE + 4)[_DICOM_PREAMBLE:] == b"DICM"

@@ -1,0 +1,28 @@
+"""What every test may ask for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Times of single examples say nothing on a busy machine.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with public CTs and reference figures beside the repository: $SEGMATE_SHARED or ../shared.
+
+    Skips where it is absent; with SEGMATE_REQUIRE_SHARED=1 that is a failure, so that no check falls asleep.
+    """
+    folder = Path(os.environ.get("SEGMATE_SHARED") or Path(__file__).resolve().parents[1].parent / "shared")
+    if (folder / "data").is_dir():
+        return folder
+    reason = f"no shared data at {folder}; set SEGMATE_SHARED to its folder"
+    if os.environ.get("SEGMATE_REQUIRE_SHARED") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
