@@ -1,0 +1,7 @@
+"""The networks: create_model builds one by name, list_models and model_entry read the table without torch."""
+
+from __future__ import annotations
+
+from .registry import Entry, create_model, list_models, model_entry, model_options
+
+__all__ = ["Entry", "create_model", "list_models", "model_entry", "model_options"]
