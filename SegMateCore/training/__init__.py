@@ -1,0 +1,1 @@
+"""Training: recipes, losses, the pool of augmented chunks and the loop. Needs torch."""
