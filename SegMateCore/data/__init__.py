@@ -1,0 +1,1 @@
+"""Training and test data: synthetic CTs with truth, public datasets' layouts, stores and augmentation."""
