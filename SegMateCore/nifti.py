@@ -83,7 +83,18 @@ def open_nifti(path: Path) -> Nifti1Image:
         ) from error
     if not isinstance(image, Nifti1Image):
         raise SegMateError(f"holds a {type(image).__name__}, expected a NIfTI image")
+    _check_stored_spacing(image)
     return image
+
+
+def _check_stored_spacing(image: Nifti1Image) -> None:
+    """Refuse a spacing of 0: nibabel reads it as 1 mm, so only the header as it is on disk tells."""
+    with image.file_map["image"].get_prepare_fileobj("rb") as stream:
+        stored = type(image.header).from_fileobj(stream, check=False)
+    spacing_mm = stored["pixdim"][1:4]
+    if (spacing_mm == 0).any():
+        given = " x ".join(f"{value:g}" for value in spacing_mm)
+        raise SegMateError(f"the header's spacing is {given} mm, expected three positive numbers; mend the header")
 
 
 def volume_from_image(image: Nifti1Image, affine_source: str | None = None) -> Volume:

@@ -282,3 +282,15 @@ def test_int64_is_not_written(tmp_path):
     with pytest.raises(SegMateError, match="voxels are int64"):
         Volume(numbered(SHAPE).astype(np.int64), LPS).write(tmp_path / "a.nii.gz")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("affine_source", [None, "sform", "qform"])
+def test_a_spacing_of_zero_is_refused_whatever_form_is_asked_for(tmp_path, affine_source):
+    image = nibabel.Nifti1Image(np.zeros((3, 4, 5), np.int16), np.diag([1.0, 1, 2, 1]))
+    image.set_qform(image.affine, 1)
+    image.to_filename(tmp_path / "ct.nii")
+    content = bytearray((tmp_path / "ct.nii").read_bytes())
+    content[80:84] = bytes(4)  # pixdim[1]
+    (tmp_path / "ct.nii").write_bytes(content)
+    with pytest.raises(SegMateError, match="spacing is 0 x 1 x 2 mm"):
+        Volume.read(tmp_path / "ct.nii", affine_source)

@@ -32,7 +32,7 @@ def score(predictor: Predictor, case: Path) -> dict:
     found = predictor.predict(volume)
     row = {"case": case.name, "seconds": round(time.perf_counter() - start, 1), "dice": {}, "volume_ml": {}}
     row["warnings"] = found.provenance["warnings"]
-    row["volume_ml"] = {s.organ.key: round(s.volume_ml, 1) for s in organ_statistics(found, volume)}
+    row["volume_ml"] = {s.organ: round(s.volume_ml, 1) for s in organ_statistics(found, volume)}
     if (case / "labels.nii.gz").exists():
         annotated = json.loads((case / "organs.json").read_text())["annotated"]
         truth = Segmentation.read(case / "labels.nii.gz").labels

@@ -1,0 +1,62 @@
+"""The figures of many cases in one CSV file, with a first column for the case, kept up to date case by case.
+
+Takes OrganStatistics per case, gives a file that is whole at any moment; rows of cases that were finished
+in an earlier run are read from it and stay.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from SegMateCore.atomic import atomic_write
+from SegMateCore.errors import SegMateError
+from SegMateCore.statistics import CSV_COLUMNS, OrganStatistics, csv_values
+
+COLUMNS = ("case", *CSV_COLUMNS)
+
+
+class CaseTable:
+    """Rows by case. path: the file, which is only made by `write`."""
+
+    def __init__(self, path: Path, rows: dict[str, list[list[str]]]):
+        self.path = path
+        self._rows = rows
+
+    @classmethod
+    def read(cls, path: Path) -> CaseTable:
+        """The table in `path`, empty where there is no such file. Raises SegMateError for another table."""
+        if not path.exists():
+            return cls(path, {})
+        try:
+            with open(path, newline="", encoding="utf-8") as stream:
+                lines = list(csv.reader(stream))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise SegMateError(f"cannot read the statistics in {path}: {error}") from error
+        if not lines or tuple(lines[0]) != COLUMNS:
+            raise SegMateError(
+                f"{path} is not a table of cases from an earlier run: give another name, or remove it"
+            )
+        rows: dict[str, list[list[str]]] = {}
+        for line in lines[1:]:
+            rows.setdefault(line[0], []).append(line)
+        return cls(path, rows)
+
+    def __contains__(self, case: str) -> bool:
+        return case in self._rows
+
+    def replace(self, case: str, statistics: Sequence[OrganStatistics]) -> None:
+        """Put the figures of a case in the place of those that it may have."""
+        self._rows[case] = [[case, *csv_values(row)] for row in statistics]
+
+    def write(self) -> None:
+        """Write all rows, sorted by case, whole or not at all."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for case in sorted(self._rows):
+            writer.writerows(self._rows[case])
+        with atomic_write(self.path) as stream:
+            stream.write(text.getvalue().encode())

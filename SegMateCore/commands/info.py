@@ -1,0 +1,71 @@
+"""`segmate info FILE`: what is in a checkpoint, a CT or a segmentation."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from SegMateCore.console import say
+from SegMateCore.errors import SegMateError
+
+CHECKPOINT_SUFFIXES = (".safetensors", ".onnx", ".pth", ".pt")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `segmate info`."""
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help="a checkpoint (a file or a bundled name such as demo), a CT (NIfTI, NRRD, DICOM folder) or a"
+        " segmentation written by segmate",
+    )
+    parser.add_argument(
+        "--affine",
+        choices=("sform", "qform"),
+        help="which geometry of a NIfTI file to trust where its two differ (default: refuse such a file)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="as JSON: lengths in mm, volumes in ml (default: text)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit code 0. Raises SegMateError for a file that cannot be read."""
+    path = Path(arguments.file)
+    if path.suffix.lower() in CHECKPOINT_SUFFIXES or not path.exists():
+        say(_checkpoint(arguments))
+        return 0
+    from SegMateCore.volume_description import describe_volume
+
+    facts = describe_volume(path, arguments.affine)
+    if arguments.json:
+        say(json.dumps(facts, indent=2, ensure_ascii=False))
+        return 0
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        say(f"{name.ljust(width)}  {_inline(value)}")
+    return 0
+
+
+def _checkpoint(arguments: argparse.Namespace) -> str:
+    from SegMateCore.bundled import resolve_checkpoint
+    from SegMateCore.checkpoint import Checkpoint
+    from SegMateCore.checkpoint_description import describe, describe_json
+
+    try:
+        path = resolve_checkpoint(arguments.file)
+    except SegMateError as error:
+        if Path(arguments.file).suffix.lower() in CHECKPOINT_SUFFIXES:
+            raise
+        raise SegMateError(f"no file or folder {arguments.file}, and {error}") from error
+    checkpoint = Checkpoint.read(path)
+    return describe_json(checkpoint) if arguments.json else describe(checkpoint)
+
+
+def _inline(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_inline(entry)}" for name, entry in value.items())
+    if isinstance(value, list):
+        return "; ".join(_inline(entry) for entry in value) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,163 @@
+"""What the command line writes to the terminal: results on stdout, progress and notices on stderr.
+
+The only file besides cli.py that writes there. The library reports through callbacks; this turns them into
+one line that is redrawn on a terminal, and into an occasional line in a log file.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+# Seconds between two drawings of the line on a terminal, and between two lines of a log.
+REDRAW_S = 0.1
+LOG_S = 10.0
+# Stages that count slices; others have nothing that a rate would say.
+SLICE_STAGES = ("segment", "probabilities")
+
+
+def say(text: str) -> None:
+    """A result, on stdout."""
+    print(text, flush=True)
+
+
+def note(text: str) -> None:
+    """A notice, on stderr, safe on terminals that cannot show every character."""
+    stream = sys.stderr
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.flush()
+
+
+def duration(seconds: float) -> str:
+    """ "7 s", "2:05 min" or "1:02:30 h"."""
+    whole = max(0, round(seconds))
+    minutes, rest = divmod(whole, 60)
+    if not minutes:
+        return f"{whole} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min"
+
+
+@dataclass
+class ProgressLine:
+    """A progress callback (stage, done, total) that keeps one line up to date on stderr.
+
+    prefix: what is being worked on, such as a case's name. quiet: draws nothing. Use as a context manager, so
+    that a half-drawn line is wiped before anything else is written.
+    """
+
+    quiet: bool = False
+    prefix: str = ""
+    _stage: str = field(default="", init=False)
+    _started: float = field(default=0.0, init=False)
+    _drawn: float = field(default=0.0, init=False)
+    _width: int = field(default=0, init=False)
+
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.clear()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Take a report; the cost of most calls is one look at the clock."""
+        if self.quiet:
+            return
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._started, self._drawn = stage, now, now - LOG_S + 2
+        live = sys.stderr.isatty()
+        pause = REDRAW_S if live else LOG_S
+        if now - self._drawn < pause and not (live and done == total):
+            return
+        self._drawn = now
+        text = self.prefix + progress_text(stage, done, total, now - self._started)
+        if live:
+            self._redraw(text)
+        else:
+            note(text)
+
+    def clear(self) -> None:
+        """Wipe the line from a terminal."""
+        if self._width:
+            sys.stderr.write("\r" + " " * self._width + "\r")
+            sys.stderr.flush()
+            self._width = 0
+
+    def _redraw(self, text: str) -> None:
+        text = text[: shutil.get_terminal_size().columns - 1]
+        sys.stderr.write("\r" + text.ljust(self._width))
+        sys.stderr.flush()
+        self._width = len(text)
+
+
+def progress_text(stage: str, done: int, total: int, seconds: float) -> str:
+    """One line: "segment: 40 of 120 slices, 8.1 slices/s, 10 s left"."""
+    if total <= 1:
+        return f"{stage} ..."
+    unit = "slices" if stage in SLICE_STAGES else "steps"
+    text = f"{stage}: {done} of {total} {unit}"
+    if done and seconds > 0.5:
+        rate = done / seconds
+        text += f", {rate:.1f} {unit}/s, {duration((total - done) / rate)} left"
+    return text
+
+
+def table(rows: Sequence[Sequence[object]], header: Sequence[str]) -> str:
+    """Columns under a header; numbers (given as text or not) are set flush right."""
+    lines = [list(header), *[["" if cell is None else str(cell) for cell in row] for row in rows]]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    right = [
+        bool(rows) and all(_is_number(line[column]) for line in lines[1:]) for column in range(len(header))
+    ]
+
+    def joined(line: list[str]) -> str:
+        cells = [
+            cell.rjust(width) if flush else cell.ljust(width)
+            for cell, width, flush in zip(line, widths, right)
+        ]
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([joined(lines[0]), "  ".join("-" * width for width in widths), *map(joined, lines[1:])])
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text or "0")
+    except ValueError:
+        return text == "-"
+    return True
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Within the block, Ctrl-C (or SIGTERM) sets the event that is given; a second Ctrl-C stops at once.
+
+    Outside the main thread, where Python takes no signals, the event is simply never set.
+    """
+    asked = threading.Event()
+
+    def on_signal(number, frame) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        # A plain write: the stream may be in the middle of one of its own, which it does not take twice.
+        os.write(2, b"\nstopping after this chunk of slices (Ctrl-C again: at once)\n")
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, on_signal)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
