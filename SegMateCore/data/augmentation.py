@@ -32,11 +32,15 @@ OUTSIDE_HU = -1000.0
 
 @dataclass(frozen=True)
 class Chunk:
-    """hu: float32 (S, H, W); labels: uint8 (S, H, W), 0 or channel + 1; annotated: bool (C,)."""
+    """hu: float32 (S, H, W); labels: uint8 (S, H, W), 0 or channel + 1; annotated: bool (C,).
+
+    heights: float32 (S,), 0 at the lowest and 1 at the highest slice of the case, of the chunk's middle column.
+    """
 
     hu: Tensor
     labels: Tensor
     annotated: Tensor
+    heights: Tensor
 
 
 class Source:
@@ -100,7 +104,9 @@ class Augmenter:
         annotated = torch.tensor(case.annotated)
         if rng.random() < options.mirror:
             hu, labels, annotated = mirrored(hu, labels, annotated, self.partners)
-        return Chunk(hu.contiguous(), labels.contiguous(), annotated)
+        middle = positions[:, positions.shape[1] // 2, positions.shape[2] // 2, 0]
+        heights = (middle / max(source.shape[0] - 1, 1)).clamp(0, 1)
+        return Chunk(hu.contiguous(), labels.contiguous(), annotated, heights)
 
     def _positions(self, source: Source, spacing_mm: float) -> Tensor:
         """Source voxel (k, j, i) of every chunk voxel, float32 (S, H, W, 3)."""

@@ -88,7 +88,7 @@ class _Run:
     def __init__(self, recipe: Recipe, cases: Sequence[TrainingCase], organs: OrganSet):
         self.recipe, self.cases, self.organs = recipe, cases, organs
         options = recipe.optimisation
-        overrides = {"context": recipe.preprocessing.context, "organs": len(organs)}
+        overrides = {**recipe.model_options, "context": recipe.preprocessing.context, "organs": len(organs)}
         self.model = create_model(recipe.model, **overrides)
         _start_from_background(self.model, len(organs))
         if options.channels_last:
@@ -115,7 +115,7 @@ class _Run:
             slices = slices.contiguous(memory_format=torch.channels_last)
         faster = PackedResizeGradients() if options.channels_last else nullcontext()
         with faster, torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
-            logits = self.model(slices)["segmentation"]
+            logits = self.model(slices, batch.z_positions)["segmentation"]
         loss, terms = segmentation_loss(logits, batch.labels, batch.annotated, self.recipe.loss)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()

@@ -101,6 +101,7 @@ class Recipe:
     loss: Loss = field(default_factory=Loss)
     sampling: Sampling = field(default_factory=Sampling)
     optimisation: Optimisation = field(default_factory=Optimisation)
+    model_options: dict = field(default_factory=dict)
     clean_up: dict = field(default_factory=dict)
     description: str = ""
     seed: int = 0

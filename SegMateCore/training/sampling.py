@@ -23,11 +23,15 @@ from SegMateCore.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Batch:
-    """slices: float32 (B, context, H, W), network values; labels: uint8 (B, H, W); annotated: bool (B, C)."""
+    """slices: float32 (B, context, H, W), network values; labels: uint8 (B, H, W); annotated: bool (B, C).
+
+    z_positions: float32 (B,) by the preprocessing's rule, None where it has none.
+    """
 
     slices: Tensor
     labels: Tensor
     annotated: Tensor
+    z_positions: Tensor | None
 
 
 class CaseMix:
@@ -71,6 +75,7 @@ class ChunkPool:
         self.hu = torch.zeros(size, dtype=torch.int16)
         self.labels = torch.zeros(size, dtype=torch.uint8)
         self.annotated = torch.zeros((size[0], len(partners)), dtype=torch.bool)
+        self.heights = torch.zeros(size[:2])
         self.oldest = 0
         for _ in range(size[0]):
             self.renew()
@@ -82,6 +87,7 @@ class ChunkPool:
         self.hu[place] = chunk.hu.clamp(-1100, 3100).round().to(torch.int16)
         self.labels[place] = chunk.labels
         self.annotated[place] = chunk.annotated
+        self.heights[place] = chunk.heights
         self.oldest = (place + 1) % len(self.hu)
 
     def batch(self, count: int) -> Batch:
@@ -92,8 +98,13 @@ class ChunkPool:
             [self.hu[c, s - self.margin : s + self.margin + 1] for c, s in zip(chunks, centres)]
         )
         places = torch.from_numpy(chunks), torch.from_numpy(centres)
+        rule = self.preprocessing.z_position
+        heights = self.heights[places] if rule == "volume" else torch.full((count,), 0.5)
         return Batch(
-            network_values(windows, self.preprocessing), self.labels[places], self.annotated[places[0]]
+            network_values(windows, self.preprocessing),
+            self.labels[places],
+            self.annotated[places[0]],
+            None if rule is None else heights,
         )
 
 
