@@ -1,0 +1,236 @@
+"""The JSON document that makes a checkpoint self-describing: its version, its defaults and its checks.
+
+Takes a dictionary (parsed JSON), gives a complete dictionary in which every known key is present, or one
+SegMateError that names the offending entry. Imports neither torch nor onnx. The format is described for other
+programs in docs/checkpoint.md.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+
+from SegMateCore.errors import SegMateError
+from SegMateCore.models import model_options
+
+FORMAT = "segmate-checkpoint"
+FORMAT_VERSION = 1
+METADATA_KEY = "segmate"
+DEFAULT_CONTEXT = 3
+MERGES = ("single", "ensemble")
+ACTIVATIONS = ("sigmoid",)
+# Part of the format's vocabulary, so that a file which uses them is told apart from a misspelt one.
+PLANNED_MERGES = ("cascade",)
+PLANNED_ACTIVATIONS = ("softmax",)
+
+_DEFAULTS = {
+    "name": "unnamed",
+    "description": "",
+    "demonstration": False,
+    "merge": "single",
+    "clean_up": None,
+    "training": {},
+    "metrics": {},
+    "licences": [],
+}
+_PART_DEFAULTS = {"activation": "sigmoid", "threshold": 0.5, "grouping": None, "notes": []}
+_TYPES = {
+    "name": str,
+    "description": str,
+    "demonstration": bool,
+    "merge": str,
+    "clean_up": (dict, type(None)),
+    "training": dict,
+    "metrics": dict,
+    "licences": list,
+    "organs": list,
+    "parts": list,
+    "weights_sha256": str,
+}
+
+
+def parse_document(text: str | None, source: str) -> dict:
+    """The dictionary in `text`, the JSON found under the metadata key "segmate" of `source`.
+
+    Raises SegMateError where there is none (`text` is None), or where it is not a JSON object.
+    """
+    if text is None:
+        raise SegMateError(
+            f'{source}: no checkpoint document under the metadata key "{METADATA_KEY}": bare weights. '
+            "Expected a checkpoint written by segmate; docs/checkpoint.md says how to add the document"
+        )
+    try:
+        # Python would read NaN and Infinity, which JSON does not have and other programs cannot read.
+        document = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise SegMateError(f"{source}: the checkpoint document is not valid JSON ({error})") from None
+    if not isinstance(document, dict):
+        raise SegMateError(
+            f"{source}: the checkpoint document is a {type(document).__name__}, expected an object"
+        )
+    return document
+
+
+def document_text(document: dict) -> str:
+    """`document` as the JSON text that goes into a file; NaN, or a value JSON lacks, is a SegMateError."""
+    try:
+        return json.dumps(document, allow_nan=False, ensure_ascii=False, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise SegMateError(f"the checkpoint document cannot be written as JSON: {error}") from None
+
+
+def complete_document(document: dict, source: str, buildable: bool = True) -> dict:
+    """A checked copy of `document` with the defaults filled in; unknown extra keys are kept.
+
+    `buildable`: whether this version must know the model and its options; the graph of a .onnx brings its own
+    network, so there they are only a name and notes. Organs and preprocessing are only checked in outline
+    here; OrganSet and Preprocessing check theirs.
+    """
+    _check_version(document, source)
+    complete = {**copy.deepcopy(_DEFAULTS), **copy.deepcopy(document)}
+    for key in ("organs", "parts", "weights_sha256"):
+        if key not in complete:
+            raise SegMateError(f'{source}: the checkpoint document has no "{key}"')
+    for key, expected in _TYPES.items():
+        if not isinstance(complete[key], expected):
+            found = type(complete[key]).__name__
+            raise SegMateError(
+                f'{source}: "{key}" of the checkpoint document is of type {found}: {_short(complete[key])}'
+            )
+    if not re.fullmatch("[0-9a-f]{64}", complete["weights_sha256"]):
+        raise SegMateError(
+            f'{source}: "weights_sha256" is not 64 hexadecimal digits: {_short(complete["weights_sha256"])}'
+        )
+    if not complete["organs"]:
+        raise SegMateError(f'{source}: "organs" is empty; a checkpoint names at least one organ')
+    _check_merge(complete, source)
+    names = [organ.get("name") if isinstance(organ, dict) else None for organ in complete["organs"]]
+    complete["parts"] = [
+        _complete_part(part, len(names), f"{source}: part {index}", buildable)
+        for index, part in enumerate(complete["parts"])
+    ]
+    _check_clean_up(complete["clean_up"], names, source)
+    _check_licences(complete["licences"], source)
+    return complete
+
+
+def _refuse_constant(name: str):
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _check_version(document: dict, source: str) -> None:
+    if document.get("format") != FORMAT:
+        raise SegMateError(f'{source}: "format" is {_short(document.get("format"))}, expected "{FORMAT}"')
+    version = document.get("format_version")
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise SegMateError(f'{source}: "format_version" is {_short(version)}, expected a whole number from 1')
+    if version > FORMAT_VERSION:
+        raise SegMateError(
+            f"{source} was written by a newer version (format {version}, this version reads up to "
+            f"{FORMAT_VERSION}): update segmate-core"
+        )
+
+
+def _check_merge(document: dict, source: str) -> None:
+    merge, count = document["merge"], len(document["parts"])
+    if merge in PLANNED_MERGES:
+        raise SegMateError(
+            f'{source}: merge "{merge}" is not supported yet; expected one of {", ".join(MERGES)}'
+        )
+    if merge not in MERGES:
+        raise SegMateError(f"{source}: unknown merge {_short(merge)}; expected one of {', '.join(MERGES)}")
+    if count == 0 or (merge == "single" and count != 1):
+        wanted = "exactly one part" if merge == "single" else "at least one part"
+        raise SegMateError(f'{source}: merge "{merge}" needs {wanted}, the document has {count}')
+
+
+def _complete_part(part: object, organs: int, source: str, buildable: bool) -> dict:
+    if not isinstance(part, dict):
+        raise SegMateError(f"{source} is {_short(part)}, expected an object")
+    complete = {**copy.deepcopy(_PART_DEFAULTS), **part}
+    for key in ("model", "preprocessing"):
+        if not isinstance(complete.get(key), dict):
+            raise SegMateError(f'{source}: "{key}" is {_short(complete.get(key))}, expected an object')
+    complete["model"] = _check_model(complete["model"], complete["preprocessing"], organs, source, buildable)
+    activation = complete["activation"]
+    if activation in PLANNED_ACTIVATIONS:
+        raise SegMateError(
+            f'{source}: activation "{activation}" is not supported yet; expected {", ".join(ACTIVATIONS)}'
+        )
+    if activation not in ACTIVATIONS:
+        raise SegMateError(
+            f"{source}: unknown activation {_short(activation)}; expected {', '.join(ACTIVATIONS)}"
+        )
+    threshold = complete["threshold"]
+    values = threshold if isinstance(threshold, list) else [threshold] * organs
+    if len(values) != organs or not all(_is_number(value) and 0 < value < 1 for value in values):
+        raise SegMateError(
+            f'{source}: "threshold" is {_short(threshold)}, expected one number between 0 and 1, or '
+            f"{organs} of them"
+        )
+    notes = complete["notes"]
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise SegMateError(f'{source}: "notes" is {_short(notes)}, expected a list of sentences')
+    if complete["grouping"] is not None:
+        raise SegMateError(
+            f'{source}: "grouping" is {_short(complete["grouping"])}; with sigmoid it must be null'
+        )
+    return complete
+
+
+def _check_model(model: dict, preprocessing: dict, organs: int, source: str, buildable: bool) -> dict:
+    """`model` checked against the rest of its part; with all its options where this version builds it."""
+    name, options = model.get("name"), model.get("options", {})
+    if not isinstance(name, str) or not name:
+        raise SegMateError(f'{source}: "model" has the name {_short(name)}, expected a text')
+    if not isinstance(options, dict):
+        raise SegMateError(f'{source}: "options" of the model are {_short(options)}, expected an object')
+    if buildable:
+        try:
+            options = model_options(name, **options).to_dict()
+        except (SegMateError, TypeError) as error:
+            raise SegMateError(f"{source}: {error}") from None
+    if options.get("organs", organs) != organs:
+        raise SegMateError(
+            f"{source}: the network gives {_short(options['organs'])} organs, the document names "
+            f"{organs}; they must agree"
+        )
+    context = preprocessing.get("context", DEFAULT_CONTEXT)
+    if options.get("context", context) != context:
+        raise SegMateError(
+            f"{source}: the network takes {_short(options['context'])} slices, the preprocessing gives "
+            f"{_short(context)}"
+        )
+    if bool(options.get("film")) != (preprocessing.get("z_position") is not None):
+        need = "needs" if options.get("film") else "has no use for"
+        raise SegMateError(f'{source}: the network {need} a "z_position" rule in its preprocessing')
+    return {**model, "options": options}
+
+
+def _check_clean_up(clean_up: dict | None, names: list, source: str) -> None:
+    for organ, rule in (clean_up or {}).items():
+        if organ not in names:
+            raise SegMateError(f'{source}: "clean_up" names {_short(organ)}, which is not among the organs')
+        if rule != "largest" and not (_is_number(rule) and 0 < rule < 1):
+            raise SegMateError(
+                f'{source}: "clean_up" of {organ} is {_short(rule)}, expected "largest" or a fraction '
+                "between 0 and 1"
+            )
+
+
+def _check_licences(licences: list, source: str) -> None:
+    for entry in licences:
+        if not isinstance(entry, dict) or not {"what", "licence"} <= set(entry):
+            raise SegMateError(
+                f'{source}: "licences" holds {_short(entry)}, expected objects with "what" and "licence"'
+            )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,70 @@
+"""One checkpoint file as another: import of the original's .pth, export to .onnx, halving of the weights.
+
+Takes two paths whose suffixes say what to do, gives a sentence that says what was done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from SegMateCore.bundled import resolve_checkpoint
+from SegMateCore.checkpoint import Checkpoint
+from SegMateCore.errors import SegMateError
+from SegMateCore.weights_file import halved
+
+
+def convert(
+    in_path: str | Path,
+    out_path: str | Path,
+    half: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> str:
+    """Writes `in_path` (.safetensors or .pth, or a bundled name) as `out_path` (.safetensors or .onnx).
+
+    half: large weights as float16, about half the file; a .safetensors then has another weights hash, a .onnx
+    keeps that of the weights it was made from. Raises SegMateError: .onnx cannot be turned back, unknown
+    suffix, and all that reading and export_onnx raise.
+    """
+    out_path = Path(out_path)
+    suffix = out_path.suffix.lower()
+    if suffix not in (".safetensors", ".onnx"):
+        raise SegMateError(
+            f'cannot convert to {out_path}: expected the suffix .safetensors or .onnx, not "{suffix}"'
+        )
+    # Only torch's side can be converted, so a bundled name that has both files means its .safetensors.
+    checkpoint = Checkpoint.read(resolve_checkpoint(in_path, "torch"))
+    if checkpoint.is_onnx:
+        raise SegMateError(
+            f"{checkpoint.source} cannot be converted: its graph holds merged weights under other names, "
+            "from which the network cannot be rebuilt; convert the .safetensors it was made from"
+        )
+    if checkpoint.path is not None and out_path.exists() and out_path.samefile(checkpoint.path):
+        raise SegMateError(f"{out_path} is both input and output; give another output")
+    if suffix == ".onnx":
+        return _to_onnx(checkpoint, out_path, half, progress)
+    weights = [checkpoint.weights(index) for index in range(len(checkpoint.parts))]
+    written = Checkpoint.write(
+        out_path, checkpoint.document, [halved(part) if half else part for part in weights]
+    )
+    return f"{out_path}: {_megabytes(out_path)}, weights {written.weights_sha256[:12]}"
+
+
+def _to_onnx(checkpoint: Checkpoint, out_path: Path, half: bool, progress) -> str:
+    try:
+        from SegMateCore.export import export_onnx
+    except ImportError as error:
+        raise SegMateError(
+            f"export to .onnx needs torch, timm, onnx, onnxscript and onnxruntime ({error}): "
+            "pip install 'segmate-core[export]'"
+        ) from None
+    agreement = export_onnx(checkpoint, out_path, half, progress)
+    return (
+        f"{out_path}: {_megabytes(out_path)}; ONNX Runtime against torch: logits differ by at most "
+        f"{agreement.max_logit_difference:.1e}, {100 * agreement.equal_decisions:.3f} % of the decisions "
+        "are equal"
+    )
+
+
+def _megabytes(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.1f} MB"

@@ -1,0 +1,86 @@
+"""Reads the metadata of a .onnx file without its network: needs neither onnx nor ONNX Runtime.
+
+Takes a path, gives a dictionary of texts. A .onnx file is a Protocol Buffers message (ModelProto,
+onnx.proto3 of the ONNX project); its field 14, metadata_props, repeats a small message with key = field 1
+and value = field 2. Wire format: protobuf.dev/programming-guides/encoding. Everything else, weights
+included, is skipped by seeking.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from SegMateCore.errors import SegMateError
+
+_METADATA_PROPS = 14
+_FIXED_BYTES = {1: 8, 5: 4}
+_MAX_ENTRY_BYTES = 64 * 1024 * 1024
+
+
+def read_onnx_metadata(path: str | Path) -> dict[str, str]:
+    """metadata_props of the model at `path`, {} where it has none.
+
+    Raises SegMateError where `path` cannot be read or is not a whole ONNX file.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            entries = [
+                dict(_fields(io.BytesIO(value), len(value))) for value in _metadata_entries(stream, size)
+            ]
+        if size == 0:
+            raise ValueError("it is empty")
+        return {entry.get(1, b"").decode("utf-8"): entry.get(2, b"").decode("utf-8") for entry in entries}
+    except OSError as error:
+        raise SegMateError(f"cannot read {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise SegMateError(
+            f"{path} is not a whole ONNX file ({error}); export or download it again"
+        ) from None
+
+
+def _metadata_entries(stream: BinaryIO, size: int) -> Iterator[bytes]:
+    for number, value in _fields(stream, size, wanted=_METADATA_PROPS):
+        if number == _METADATA_PROPS:
+            yield value
+
+
+def _fields(stream: BinaryIO, size: int, wanted: int | None = None) -> Iterator[tuple[int, bytes]]:
+    """(number, bytes) of each length-delimited field; with `wanted`, only that field's bytes are read."""
+    while stream.tell() < size:
+        key = _varint(stream)
+        number, kind = key >> 3, key & 7
+        if kind == 0:
+            _varint(stream)
+            continue
+        if kind == 2:
+            length = _varint(stream)
+        elif kind in _FIXED_BYTES:
+            length = _FIXED_BYTES[kind]
+        else:
+            raise ValueError(f"unknown wire type {kind} at byte {stream.tell()}")
+        if number == 0 or stream.tell() + length > size:
+            raise ValueError(f"a field ends at byte {stream.tell() + length} of {size}")
+        if kind == 2 and wanted in (None, number):
+            if length > _MAX_ENTRY_BYTES:
+                raise ValueError(f"a metadata entry of {length} bytes")
+            yield number, stream.read(length)
+        else:
+            stream.seek(length, io.SEEK_CUR)
+
+
+def _varint(stream: BinaryIO) -> int:
+    """A base-128 number: seven bits a byte, lowest first, the eighth bit says that another byte follows."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = stream.read(1)
+        if not byte:
+            raise ValueError("it ends within a number")
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+    raise ValueError("a number of more than ten bytes")
