@@ -1,8 +1,8 @@
 """From working-grid probabilities to labels on the CT's own canonical grid, one slice at a time.
 
 Rule of the sigmoid families: probabilities are interpolated linearly (averaged where the CT is coarser than
-the network's grid); among the organs whose probability is above their threshold a voxel takes the one with the
-highest, the lowest label on ties. The parts of an ensemble are averaged before the rule.
+the network's grid); among the organs whose probability is above their threshold a voxel takes the one with
+the highest, the lowest label on ties. The parts of an ensemble are averaged before the rule.
 """
 
 from __future__ import annotations
@@ -95,17 +95,21 @@ class PartOnGrid:
 
 
 def label_slices(
-    parts: list[PartOnGrid], shape: tuple[int, int, int], labels: tuple[int, ...], thresholds: tuple[float, ...]
+    parts: list[PartOnGrid], shape: tuple[int, int, int], labels: tuple[int, ...],
+    thresholds: tuple[float, ...],
 ) -> Iterator[np.ndarray]:
     """Label slices (J, I) uint8 of a native canonical grid of `shape`, from the lowest to the highest.
 
-    labels, thresholds: of each channel, labels rising.
+    labels, thresholds: of each channel.
     """
+    # The first to reach a probability keeps it, so ties go to the lowest label.
+    rising = sorted(range(len(labels)), key=labels.__getitem__)
     for k in range(shape[0]):
         planes = [part.slice(k) for part in parts]
         out = np.zeros(shape[1:], np.uint8)
         best = np.zeros(shape[1:], np.float32)
-        for channel, (label, threshold) in enumerate(zip(labels, thresholds)):
+        for channel in rising:
+            label, threshold = labels[channel], thresholds[channel]
             boxes = [part.box(plane[channel], threshold) for part, plane in zip(parts, planes)]
             boxes = [box for box in boxes if box is not None]
             if not boxes:

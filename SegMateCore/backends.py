@@ -17,6 +17,8 @@ from SegMateCore.errors import SegMateError
 
 BACKENDS = ("auto", "torch", "onnxruntime")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+# What ONNX Runtime says when an allocation failed: its arena, CUDA, and the C++ library.
+_ONNX_OUT_OF_MEMORY = ("Failed to allocate memory", "out of memory", "bad_alloc", "bad allocation")
 
 
 class OutOfMemory(Exception):
@@ -41,8 +43,9 @@ def open_backend(
 ) -> Backend:
     """The engine for one part of a checkpoint.
 
-    backend: "auto" takes ONNX Runtime for a .onnx file and torch for any other. device: "auto", "cpu", "cuda",
-    "cuda:N" or "mps". precision: "auto" is fp16 on CUDA and fp32 elsewhere. threads: of the CPU, None = all.
+    backend: "auto" takes ONNX Runtime for a .onnx file and torch for any other. device: "auto", "cpu",
+    "cuda", "cuda:N" or "mps". precision: "auto" is fp16 on CUDA and fp32 elsewhere. threads: of the CPU, None
+    = all; torch has one number for the whole process, so there the last one given counts.
     Raises SegMateError for an engine, device or precision that is not to be had.
     """
     _check_choice("backend", backend, BACKENDS)
@@ -108,7 +111,8 @@ class TorchBackend:
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
             raise SegMateError(
-                f"{checkpoint.path}: its weights do not fit the network {entry.model_name!r} it names: {reason}"
+                f"{checkpoint.path}: its weights do not fit the network {entry.model_name!r} that it names:"
+                f" {reason}"
             ) from error
         return cls(model.eval().to(device), device, precision)
 
@@ -123,14 +127,19 @@ class TorchBackend:
                 if z_positions is not None:
                     inputs.append(torch.from_numpy(z_positions).to(self.device))
                 return self.model(*inputs)["segmentation"].float().cpu().numpy()
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(str(error)) from error
+        except RuntimeError as error:  # torch.OutOfMemoryError is one; that of Apple's GPUs is a bare one
+            if isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error):
+                raise OutOfMemory(str(error)) from error
+            raise
 
     def on_cpu(self) -> TorchBackend:
-        import copy
+        from SegMateCore.models import create_model
 
         precision = "bf16" if self.precision == "bf16" else "fp32"
-        return TorchBackend(copy.deepcopy(self.model).to("cpu"), "cpu", precision)
+        # Not a deep copy: that would first need more of the memory that has just run out.
+        model = create_model(self.model.name, **self.model.options)
+        model.load_state_dict({key: value.cpu() for key, value in self.model.state_dict().items()})
+        return TorchBackend(model.eval(), "cpu", precision)
 
 
 def torch_device(device: str) -> str:
@@ -166,12 +175,12 @@ class OnnxBackend:
         self.takes_z = any(node.name == "z_position" for node in session.get_inputs())
 
     @classmethod
-    def open(cls, path: Path, device: str, precision: str, threads: int | None):
+    def open(cls, path: Path, wanted: str, precision: str, threads: int | None):
         if precision not in ("auto", "fp32"):
             raise SegMateError(f"precision {precision!r} is not for ONNX Runtime, expected fp32")
         import onnxruntime
 
-        provider, device = onnx_provider(device)
+        provider, device = onnx_provider(wanted)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:
@@ -181,13 +190,26 @@ class OnnxBackend:
         except Exception as error:  # its exception classes are private and differ between versions
             reason = " ".join(str(error).split())[:300]
             raise SegMateError(f"{path}: ONNX Runtime cannot open it: {reason}") from error
+        if device != "cpu" and session.get_providers()[0] == "CPUExecutionProvider":
+            # What ONNX Runtime does, with a line in its log, where the libraries of CUDA cannot be loaded.
+            if wanted != "auto":
+                raise SegMateError(
+                    f"device {wanted!r} was asked for, but ONNX Runtime cannot load its CUDA libraries:"
+                    " install those of its version, or give --device cpu"
+                )
+            device = "cpu"
         return cls(session, device, path, threads)
 
     def run(self, windows: np.ndarray, z_positions: np.ndarray | None) -> np.ndarray:
         feeds = {"slices": windows}
         if self.takes_z:
             feeds["z_position"] = z_positions
-        return self.session.run(["logits"], feeds)[0]
+        try:
+            return self.session.run(["logits"], feeds)[0]
+        except Exception as error:  # its exception classes are private and differ between versions
+            if any(words in str(error) for words in _ONNX_OUT_OF_MEMORY):
+                raise OutOfMemory(" ".join(str(error).split())[:300]) from error
+            raise
 
     def on_cpu(self) -> OnnxBackend:
         return OnnxBackend.open(self.path, "cpu", "fp32", self.threads)
@@ -204,7 +226,9 @@ def onnx_provider(device: str) -> tuple[object, str]:
     if kind == "cpu":
         return "CPUExecutionProvider", "cpu"
     if kind == "mps":
-        raise SegMateError("device 'mps' is not for ONNX Runtime, expected cpu or cuda, or a .safetensors file")
+        raise SegMateError(
+            "device 'mps' is not for ONNX Runtime, expected cpu or cuda, or a .safetensors file"
+        )
     if "CUDAExecutionProvider" not in available:
         raise SegMateError(
             f"device {device!r} was asked for, but this ONNX Runtime has only {', '.join(available)}:"

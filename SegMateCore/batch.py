@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from SegMateCore.cases import Case
 from SegMateCore.errors import Cancelled, SegMateError
+from SegMateCore.input_cases import Case
+from SegMateCore.notices import DEMONSTRATION, RESEARCH_ONLY
 from SegMateCore.organs import OrganSet
 from SegMateCore.predictor import PredictOptions, Predictor, Progress
 from SegMateCore.preview import draw_preview
@@ -24,8 +25,6 @@ from SegMateCore.volume import Volume
 
 FORMATS = ("nii.gz", "seg.nrrd", "per-organ")
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
-NOTICE = "research use only, not for diagnosis"
-DEMONSTRATION = "DEMONSTRATION checkpoint: shows that the software works, not for patients"
 
 
 @dataclass(frozen=True)
@@ -60,15 +59,18 @@ class Outputs:
 
     def files(self, organs: OrganSet) -> list[Path]:
         """Every file that a finished case with these organs has."""
-        keys = [organ.key for organ in organs]
-        found = (
-            [self.segmentation / f"{key}.nii.gz" for key in keys] if self.per_organ else [self.segmentation]
-        )
+        found = [path for path, _ in self.segmentations(organs)]
         if self.preview is not None:
             found.append(self.preview)
         if self.probabilities is not None:
-            found += [self.probabilities / f"{key}.nii.gz" for key in keys]
+            found += [self.probabilities / f"{organ.key}.nii.gz" for organ in organs]
         return found
+
+    def segmentations(self, organs: OrganSet) -> list[tuple[Path, tuple[str, ...]]]:
+        """The files that hold labels, each with the names of the organs in its table."""
+        if self.per_organ:
+            return [(self.segmentation / f"{organ.key}.nii.gz", (organ.name,)) for organ in organs]
+        return [(self.segmentation, organs.names)]
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,8 @@ def write_probabilities(probabilities: np.ndarray, volume: Volume, organs: Organ
 
 def preview_title(case: Case, segmentation: Segmentation) -> str:
     """ "case_1 - checkpoint demo - research use only, not for diagnosis"."""
-    return f"{case.name}  -  checkpoint {segmentation.provenance.get('checkpoint', 'unknown')}  -  {NOTICE}"
+    checkpoint = segmentation.provenance.get("checkpoint", "unknown")
+    return f"{case.name}  -  checkpoint {checkpoint}  -  {RESEARCH_ONLY}"
 
 
 def notice(segmentation: Segmentation) -> str:

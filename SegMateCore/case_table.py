@@ -32,7 +32,7 @@ class CaseTable:
             return cls(path, {})
         try:
             with open(path, newline="", encoding="utf-8") as stream:
-                lines = list(csv.reader(stream))
+                lines = [line for line in csv.reader(stream) if line]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise SegMateError(f"cannot read the statistics in {path}: {error}") from error
         if not lines or tuple(lines[0]) != COLUMNS:

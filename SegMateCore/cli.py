@@ -19,9 +19,10 @@ from contextlib import contextmanager
 
 from SegMateCore.console import note
 from SegMateCore.errors import Cancelled, SegMateError
+from SegMateCore.notices import RESEARCH_ONLY
 from SegMateCore.version import __version__
 
-NOTICE = "Research use only, not for diagnosis."
+NOTICE = f"{RESEARCH_ONLY.capitalize()}."
 COMMANDS = {
     "predict": ("SegMateCore.commands.predict", "segment the organs of a CT, or of a folder of CTs"),
     "demo": (

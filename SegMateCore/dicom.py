@@ -19,12 +19,13 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import get_decoder
+from pydicom.uid import JPEG2000TransferSyntaxes, MediaStorageDirectoryStorage
 
 from SegMateCore.errors import SegMateError
 from SegMateCore.volume import Volume
+from SegMateCore.volume_io import DICOM_SUFFIXES
 from SegMateCore.voxel_types import collect
 
-DICOM_SUFFIXES = (".dcm", ".ima")
 # Positions in headers are rounded, by some scanners to 0.1 mm.
 POSITION_TOLERANCE_MM = 0.1
 POSITION_TOLERANCE_SHARE = 0.02
@@ -37,10 +38,11 @@ _TOLERANCES = {
 # Positions closer than this are the same.
 SAME_POSITION_MM = 0.01
 
-_NEEDED_TAGS = [
-    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "RescaleSlope",
-    "RescaleIntercept",
-]  # fmt: skip
+# What every slice must have, and how many numbers that is.
+_NEEDED_TAGS = {
+    "ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2, "Rows": 1, "Columns": 1,
+    "RescaleSlope": 1, "RescaleIntercept": 1,
+}  # fmt: skip
 _HEADER_TAGS = [
     *_NEEDED_TAGS, "Modality", "SeriesInstanceUID", "SeriesDescription", "ImageType", "NumberOfFrames",
     "SamplesPerPixel", "PhotometricInterpretation",
@@ -88,16 +90,23 @@ def _ct_slices(folder: Path) -> list[_Slice]:
             continue
         try:
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
+            for tag in _HEADER_TAGS:
+                header.get(tag)
         except InvalidDicomError as error:
             if file.suffix.lower() in DICOM_SUFFIXES:
                 raise SegMateError(f"{file.name} is not a DICOM file; mend or remove it") from error
             continue
-        except (OSError, EOFError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
-            raise SegMateError(f"{file.name} cannot be read ({error}); mend or remove it") from error
-        if header.get("Modality") == "CT" and "LOCALIZER" not in (header.get("ImageType") or []):
+        # Damaged headers make pydicom fail in many ways, some only when an element is looked at.
+        except Exception as error:
+            raise SegMateError(f"{file.name} cannot be read ({_reason(error)}); mend or remove it") from error
+        modality = str(header.get("Modality") or "")
+        if modality == "CT" and "LOCALIZER" not in (header.get("ImageType") or []):
             slices.append(_Slice(file, header))
+        elif not modality and header.file_meta.get("MediaStorageSOPClassUID") != MediaStorageDirectoryStorage:
+            # Most likely a slice whose copying broke off: without it the series would seem to be whole.
+            raise SegMateError(f"{file.name} has no Modality, as if it were cut off; mend or remove it")
         else:
-            others[str(header.get("Modality") or "no modality")] += 1
+            others[modality or "a directory"] += 1
     if not slices:
         found = ", ".join(f"{count} of {kind}" for kind, count in sorted(others.items())) or "none"
         raise SegMateError(f"no CT slices in the folder (DICOM files: {found}), expected one CT series")
@@ -125,6 +134,11 @@ def _check_alike(slices: list[_Slice]) -> None:
             raise SegMateError(f"{name} is a multi-frame CT, expected one file per slice; convert it")
         if missing:
             raise SegMateError(f"{name} lacks {', '.join(missing)}, expected a complete CT slice")
+        for tag, count in _NEEDED_TAGS.items():
+            if _numbers(one, tag).size != count or not np.isfinite(_numbers(one, tag)).all():
+                raise SegMateError(f"{name} has {header.get(tag)} as {tag}, expected {count} numbers")
+        if float(header.RescaleSlope) == 0:
+            raise SegMateError(f"{name} has a RescaleSlope of 0, which makes all voxels one; export it anew")
         kind = header.get("PhotometricInterpretation")
         if int(header.get("SamplesPerPixel") or 1) != 1 or kind != "MONOCHROME2":
             raise SegMateError(f"{name} is a {kind} image, expected MONOCHROME2 with one number per pixel")
@@ -218,17 +232,24 @@ def _pixels(one: _Slice) -> np.ndarray:
         data = pydicom.dcmread(one.path)
         syntax = data.file_meta.TransferSyntaxUID
         if syntax.is_encapsulated and not get_decoder(syntax).is_available:
-            raise SegMateError(
-                f"{name} is compressed ({syntax.name}), which needs more libraries; pip install"
-                ' "segmate-core[dicom]"'
+            advice = (
+                'install the libraries for it: pip install "segmate-core[dicom]"'
+                if syntax in JPEG2000TransferSyntaxes
+                else "export the series uncompressed"
             )
+            raise SegMateError(f"{name} is compressed ({syntax.name}), which cannot be read here; {advice}")
         pixels = data.pixel_array
     except SegMateError:
         raise
     # Decoders raise what they like; whatever it is, this slice cannot be read.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise SegMateError(f"{name}: the pixels cannot be read ({reason}); the file is damaged") from error
+        raise SegMateError(
+            f"{name}: the pixels cannot be read ({_reason(error)}); the file is damaged"
+        ) from error
     if pixels.shape != (int(one.header.Rows), int(one.header.Columns)):
         raise SegMateError(f"{name} has pixels of shape {pixels.shape}, expected one grey image")
     return pixels
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

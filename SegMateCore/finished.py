@@ -1,4 +1,4 @@
-"""Whether a case in a folder of cases needs no more work: its outputs are there, by the same checkpoint.
+"""Whether a case in a folder of cases needs no more work: its outputs are there, as this run would make them.
 
 Takes the paths of a case's outputs, reads headers only.
 """
@@ -11,29 +11,40 @@ from SegMateCore.batch import Outputs
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import OrganSet
+from SegMateCore.predictor import PredictOptions, clean_up_rules
 from SegMateCore.provenance import read_provenance
 
 
-def is_finished(outputs: Outputs, checkpoint: Checkpoint, organs: OrganSet) -> bool:
+def is_finished(outputs: Outputs, checkpoint: Checkpoint, organs: OrganSet, options: PredictOptions) -> bool:
     """Whether every file asked for is there: written atomically, so what is there is whole.
 
-    Raises SegMateError when a segmentation is there that this run would not make: it is neither taken for
-    finished nor replaced.
+    Raises SegMateError when a segmentation is there that this run would not make (another checkpoint, other
+    organs, flip averaging or clean-up chosen differently): it is neither taken for finished nor replaced.
     """
-    files = outputs.files(organs)
-    if files[0].is_file():
-        _check_same_origin(files[0], checkpoint, organs)
-    return all(path.is_file() for path in files)
+    expected = {
+        "weights_sha256": checkpoint.weights_sha256,
+        "flip_average": options.flip_average,
+        "clean_up": bool(clean_up_rules(checkpoint, options)),
+    }
+    for path, held in outputs.segmentations(organs):
+        if path.is_file():
+            _check_same_origin(path, expected, held)
+    return all(path.is_file() for path in outputs.files(organs))
 
 
-def _check_same_origin(path: Path, checkpoint: Checkpoint, organs: OrganSet) -> None:
+def _check_same_origin(path: Path, expected: dict, organs: tuple[str, ...]) -> None:
+    """organs: the names in the file's table. Raises SegMateError."""
     advice = "give another folder, or --overwrite to replace it"
     found, provenance = read_provenance(path)
     if not provenance:
         raise SegMateError(f"{path} exists and does not say how it was made: {advice}")
-    if provenance.get("weights_sha256") != checkpoint.weights_sha256:
+    if provenance.get("weights_sha256") != expected["weights_sha256"]:
         raise SegMateError(
             f"{path} was made by the checkpoint {provenance.get('checkpoint', 'unknown')!r}: {advice}"
         )
-    if found.names != organs.names:
+    for choice, what in (("flip_average", "flip averaging"), ("clean_up", "clean-up")):
+        if provenance.get(choice) != expected[choice]:
+            made, wanted = ("without", "with") if expected[choice] else ("with", "without")
+            raise SegMateError(f"{path} was made {made} {what}, this run is {wanted} it: {advice}")
+    if found.names != organs:
         raise SegMateError(f"{path} holds other organs ({', '.join(found.names)}): {advice}")

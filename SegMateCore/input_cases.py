@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from SegMateCore.errors import SegMateError
-from SegMateCore.volume_io import DICOM_SUFFIXES, NIFTI_SUFFIXES, NRRD_SUFFIXES
+from SegMateCore.volume_io import DICOM_SUFFIXES, NIFTI_SUFFIXES, NRRD_SUFFIXES, has_dicom_magic
 
 VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES)
 # What a sub-folder's CT is called, as in TotalSegmentator's data.
 CASE_FILES = ("ct.nii.gz", "ct.nii", "ct.nrrd")
-# "DICM" stands behind a preamble of 128 bytes.
-DICOM_PREAMBLE = 128
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def holds_dicom(folder: Path) -> bool:
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith(".") or not entry.is_file():
             continue
-        if entry.suffix.lower() in DICOM_SUFFIXES or _has_dicom_magic(entry):
+        if entry.suffix.lower() in DICOM_SUFFIXES or _is_nameless_dicom(entry):
             return True
     return False
 
@@ -92,11 +90,10 @@ def _case_at(entry: Path) -> Case | None:
     return Case(entry.name, entry) if holds_dicom(entry) else None
 
 
-def _has_dicom_magic(path: Path) -> bool:
+def _is_nameless_dicom(path: Path) -> bool:
     if path.name.lower().endswith(VOLUME_SUFFIXES):
         return False
     try:
-        with open(path, "rb") as stream:
-            return stream.read(DICOM_PREAMBLE + 4)[DICOM_PREAMBLE:] == b"DICM"
+        return has_dicom_magic(path)
     except OSError:
         return False

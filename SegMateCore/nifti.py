@@ -87,6 +87,14 @@ def open_nifti(path: Path) -> Nifti1Image:
     return image
 
 
+def read_comments(path: Path) -> list[str]:
+    """The texts of the comment extensions in the header of a NIfTI file. Raises SegMateError if not NIfTI."""
+    extensions = open_nifti(path).header.extensions
+    comments = [one.get_content() for one in extensions if one.get_code() == COMMENT_EXTENSION]
+    # Other programs write comments in encodings of their own, which must not keep the labels from being read.
+    return [comment.decode(errors="replace") for comment in comments]
+
+
 def _check_stored_spacing(image: Nifti1Image) -> None:
     """Refuse a spacing of 0: nibabel reads it as 1 mm, so only the header as it is on disk tells."""
     with image.file_map["image"].get_prepare_fileobj("rb") as stream:
@@ -94,7 +102,9 @@ def _check_stored_spacing(image: Nifti1Image) -> None:
     spacing_mm = stored["pixdim"][1:4]
     if (spacing_mm == 0).any():
         given = " x ".join(f"{value:g}" for value in spacing_mm)
-        raise SegMateError(f"the header's spacing is {given} mm, expected three positive numbers; mend the header")
+        raise SegMateError(
+            f"the header's spacing is {given} mm, expected three positive numbers; mend the header"
+        )
 
 
 def volume_from_image(image: Nifti1Image, affine_source: str | None = None) -> Volume:

@@ -7,8 +7,10 @@ refused: guessing would silently swap sides. Format: teem.sourceforge.net/nrrd/f
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
@@ -52,11 +54,20 @@ def read_nrrd(path: str | PathLike) -> Volume:
 
 def read_raw(path: str | PathLike) -> tuple[np.ndarray, dict]:
     """Stored numbers, slowest axis first, and the header as pynrrd gives it. Raises SegMateError."""
-    try:
+    with _readable():
         return nrrd.read(str(Path(path)), index_order="C")
-    except _READ_ERRORS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise SegMateError(f"not a readable NRRD file ({reason}); copy or convert it anew") from error
+
+
+def read_header(path: str | PathLike) -> dict:
+    """The header alone, as pynrrd gives it. Raises SegMateError."""
+    with _readable():
+        return nrrd.read_header(str(Path(path)))
+
+
+def texts_of(header: Mapping, key: str) -> list[str]:
+    """What a key/value pair may say, likeliest first: without the format's escapes, as pynrrd leaves it."""
+    text = str(header.get(key, ""))
+    return [re.sub(r"\\([n\\])", lambda found: {"n": "\n"}.get(found[1], found[1]), text), text]
 
 
 def affine_of(header: Mapping) -> np.ndarray:
@@ -72,6 +83,15 @@ def write_nrrd(volume: Volume, path: str | PathLike, fields: Mapping[str, str] |
         stream.write(_header_text(volume, fields or {}).encode())
         with gzip.GzipFile("", "wb", COMPRESSION_LEVEL, stream, mtime=0) as zipped:
             _write_voxels(volume.voxels, zipped)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except _READ_ERRORS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise SegMateError(f"not a readable NRRD file ({reason}); copy or convert it anew") from error
 
 
 def _write_voxels(voxels: np.ndarray, stream: BinaryIO) -> None:

@@ -14,17 +14,22 @@ def check_looks_like_ct(volume: Volume) -> None:
 
     Raises SegMateError.
     """
-    low = min(float(plane.min()) for plane in volume.voxels)
-    high = max(float(plane.max()) for plane in volume.voxels)
+    low, high = value_range(volume)
     advice = "; to segment it all the same, use --force (force=True)"
     if low == high:
         raise SegMateError(f"every voxel is {low:g}: expected a CT in Hounsfield units{advice}")
     if low >= 0:
         kind = "an 8-bit picture" if high <= 255 else "a CT whose rescale intercept was lost"
         raise SegMateError(
-            f"voxels run from {low:g} to {high:g}, which looks like {kind}: expected Hounsfield units, with air"
-            f" near -1000{advice}"
+            f"voxels run from {low:g} to {high:g}, which looks like {kind}: expected Hounsfield units, with"
+            f" air near -1000{advice}"
         )
+
+
+def value_range(volume: Volume) -> tuple[float, float]:
+    """The lowest and the highest voxel."""
+    extremes = [(float(plane.min()), float(plane.max())) for plane in volume.voxels]
+    return min(low for low, _ in extremes), max(high for _, high in extremes)
 
 
 def implausible_sides(labels: np.ndarray, affine: np.ndarray, organs: OrganSet) -> list[str]:

@@ -1,7 +1,7 @@
 """Checkpoint + device + backend -> predict(volume) -> Segmentation on the volume's own grid.
 
-The way of a volume: canonical axial RAS (rectified if sheared) -> preprocessing -> windows in chunks -> network
--> slice by slice onto the native grid, arg-max with threshold -> clean-up -> the input's own storage order.
+The way of a volume: canonical axial RAS (rectified if sheared) -> preprocessing -> windows in chunks ->
+network -> slice by slice onto the native grid, arg-max with threshold -> clean-up -> the input's own order.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from SegMateCore.bundled import resolve_checkpoint
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.components import clean_up
 from SegMateCore.errors import Cancelled, SegMateError
+from SegMateCore.notices import RESEARCH_ONLY
 from SegMateCore.plausibility import check_looks_like_ct, implausible_sides
 from SegMateCore.rectify import labels_onto, rectified, shear_degrees
 from SegMateCore.segmentation import Segmentation
@@ -97,10 +98,8 @@ class Predictor:
             labels[k] = plane
             _report(progress, "segment", k + 1, len(labels))
         _stop_if(cancelled)
-        rules = self.checkpoint.document.get("clean_up") or {}
-        if options.clean_up is True and not rules:
-            rules = {organ.name: "largest" for organ in self.checkpoint.organs}
-        if options.clean_up is not False and rules:
+        rules = clean_up_rules(self.checkpoint, options)
+        if rules:
             _report(progress, "clean up", 0, 1)
             clean_up(labels, self.checkpoint.organs, rules)
             _report(progress, "clean up", 1, 1)
@@ -115,7 +114,7 @@ class Predictor:
         _stop_if(cancelled)
         return Segmentation(
             self._onto_input(labels, run.canonical, volume), volume.affine, organ_set,
-            self._provenance(run, options, cleaned=options.clean_up is not False and bool(rules)),
+            self._provenance(run, options, cleaned=bool(rules)),
             nifti_geometry=volume.nifti_geometry,
         )
 
@@ -133,11 +132,14 @@ class Predictor:
         channels = list(self.checkpoint.organs.subset(organs)) if organs is not None else None
         run = self._start(volume, options, progress, cancelled)
         count = len(self.checkpoint.organs) if channels is None else len(channels)
-        out = np.empty((count, *run.canonical.shape), np.float16)
+        out = np.empty((count, *volume.shape), np.float16)
+        # Written through views, so that there is never a second array of this size.
+        views = [volume.canonical_view(channel) for channel in out]
         for k, values in enumerate(probability_slices(run.parts, run.canonical.shape)):
-            out[:, k] = values if channels is None else values[channels]
-            _report(progress, "segment", k + 1, out.shape[1])
-        return np.stack([volume.from_canonical(channel) for channel in out])
+            for view, plane in zip(views, values if channels is None else values[channels]):
+                view[k] = plane
+            _report(progress, "segment", k + 1, run.canonical.shape[0])
+        return out
 
     def _start(self, volume: Volume, options: PredictOptions, progress, cancelled) -> _Run:
         if options.chunk < 1:
@@ -164,7 +166,7 @@ class Predictor:
                 cancelled or (lambda: False),
             )
             parts.append(PartOnGrid(stream, grid))
-            warnings.extend(part.notes)
+            warnings.extend(text for text in part.notes if text not in warnings)
         _report(progress, "prepare", 1, 1)
         return _Run(canonical, parts, warnings)
 
@@ -190,7 +192,7 @@ class Predictor:
             "checkpoint": document["name"],
             "weights_sha256": document["weights_sha256"],
             "demonstration": document["demonstration"],
-            "notice": "research use only, not for diagnosis",
+            "notice": RESEARCH_ONLY,
             "backend": backend.name,
             "device": backend.device,
             "precision": backend.precision,
@@ -200,6 +202,16 @@ class Predictor:
             "clean_up": cleaned,
             "warnings": run.warnings,
         }
+
+
+def clean_up_rules(checkpoint: Checkpoint, options: PredictOptions) -> dict[str, str | float]:
+    """What is kept of each organ, {} for no clean-up: by the checkpoint's rules, else the largest pieces."""
+    if options.clean_up is False:
+        return {}
+    rules = checkpoint.document["clean_up"] or {}
+    if options.clean_up and not rules:
+        return {organ.name: "largest" for organ in checkpoint.organs}
+    return rules
 
 
 def _report(progress: Progress | None, stage: str, done: int, total: int) -> None:

@@ -87,7 +87,7 @@ class Preprocessing:
         offset, factor = self.scale
         low = max(self.window_hu[0], PADDING_FLOOR_HU)
         clipped = np.clip(np.asarray(hu, np.float32), low, self.window_hu[1])
-        # One rounding at the end: offset and factor of imported checkpoints differ by six orders of magnitude.
+        # One rounding at the end: offset and factor of imported checkpoints are far apart.
         return ((clipped.astype(np.float64) + offset) * factor).astype(np.float32)
 
     def z_positions(self, first: int, last: int, count: int) -> np.ndarray | None:

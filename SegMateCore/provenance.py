@@ -10,23 +10,16 @@ from pathlib import Path
 from SegMateCore.organs import OrganSet
 from SegMateCore.segmentation import DOCUMENT_KEY, parse_document
 
-# The code of a comment among the extensions of a NIfTI header.
-_COMMENT = 6
-
 
 def read_provenance(path: Path) -> tuple[OrganSet, dict]:
     """Organs and provenance of a segmentation; the nine and {} where the file holds none, such as a CT.
 
-    Raises SegMateError for a damaged NIfTI file.
+    Raises SegMateError for a damaged file.
     """
     if path.name.lower().endswith((".nrrd", ".nhdr")):
-        import nrrd
+        from SegMateCore.nrrd_io import read_header, texts_of
 
-        try:
-            return parse_document([str(nrrd.read_header(str(path)).get(DOCUMENT_KEY, ""))])
-        except (OSError, ValueError, nrrd.NRRDError):
-            return parse_document([])
-    from SegMateCore.nifti import open_nifti
+        return parse_document(texts_of(read_header(path), DOCUMENT_KEY))
+    from SegMateCore.nifti import read_comments
 
-    extensions = open_nifti(path).header.extensions
-    return parse_document([extension.text for extension in extensions if extension.code == _COMMENT])
+    return parse_document(read_comments(path))

@@ -17,7 +17,8 @@ def rectified(volume: Volume) -> Volume:
     """An orthogonal float32 or int16 copy of a sheared volume (linear interpolation, -1024 HU outside)."""
     affine, shape = _orthogonal_grid(volume)
     to_source = np.linalg.inv(volume.affine) @ affine
-    out = np.empty(shape, volume.voxels.dtype)
+    # Other integer types may not hold the fill value.
+    out = np.empty(shape, np.int16 if volume.voxels.dtype == np.int16 else np.float32)
     for k in range(shape[0]):
         _pull(volume.voxels, out[k], k, to_source, order=1, fill=PADDING_FLOOR_HU)
     return Volume(out, affine)
@@ -54,7 +55,9 @@ def _orthogonal_grid(volume: Volume) -> tuple[np.ndarray, tuple[int, int, int]]:
     return affine, tuple(int(n) for n in np.ceil(high - low - 1e-6)[::-1].astype(int) + 1)
 
 
-def _pull(source: np.ndarray, out: np.ndarray, k: int, to_source: np.ndarray, order: int, fill: float) -> None:
+def _pull(
+    source: np.ndarray, out: np.ndarray, k: int, to_source: np.ndarray, order: int, fill: float
+) -> None:
     """Fill slice k `out` (J, I) of a grid whose (i, j, k, 1) maps to source indices by `to_source`."""
     # ndimage wants (k, j, i) and a fixed k: only the slab of source slices that this slice can touch is read.
     j, i = np.indices(out.shape, dtype=np.float64)

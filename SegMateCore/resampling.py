@@ -4,7 +4,8 @@ Takes canonical voxels (K, J, I), gives float32 voxels on another spacing. Every
 interpolation weights, so that an in-plane resampling is two matrix products and a slice can be resampled
 without its volume. Down-sampling widens the triangle filter to the target spacing (Turkowski, "Filters for
 common resampling tasks", 1990), which is what torch and Pillow call antialiasing; up-sampling is plain linear
-interpolation. Beyond the first and last sample the edge value repeats.
+interpolation. Beyond the first and last sample the edge value repeats; a filter that the edge cuts is scaled
+to one again.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class WorkingGrid:
 
 
 def working_grid(canonical: Volume, spacing_mm: tuple[float, float, float] | None) -> WorkingGrid:
-    """The grid of `spacing_mm` (i, j, k) that covers a canonical volume and shares its centre; None: its own."""
+    """The grid of `spacing_mm` (i, j, k) over a canonical volume, with the same centre; None: its own."""
     native_mm = canonical.spacing_mm
     wanted_mm = native_mm if spacing_mm is None else spacing_mm
     axes = []

@@ -13,7 +13,7 @@ from os import PathLike
 import numpy as np
 
 from SegMateCore.errors import SegMateError
-from SegMateCore.nrrd_io import affine_of, read_raw, write_nrrd
+from SegMateCore.nrrd_io import affine_of, read_raw, texts_of, write_nrrd
 from SegMateCore.organs import LARGEST_LABEL, Organ, OrganSet
 from SegMateCore.segmentation import DOCUMENT_KEY, Segmentation, as_labels, parse_document, values_in
 
@@ -64,9 +64,7 @@ def read_seg_nrrd(path: str | PathLike, organs: OrganSet | None = None) -> Segme
             f"the segmentation has {raw.ndim} axes (several layers, segments that overlap), expected one 3D"
             " label map; let Slicer export it as a label map and give that"
         )
-    text = str(header.get(DOCUMENT_KEY, ""))
-    # pynrrd leaves the format's escapes of backslash and newline in place.
-    found, provenance = parse_document([text.replace("\\\\", "\\"), text])
+    found, provenance = parse_document(texts_of(header, DOCUMENT_KEY))
     organs = organs or found
     labels = as_labels(raw)
     values = _label_values(header, organs)
@@ -89,11 +87,17 @@ def _reference_geometry(segmentation: Segmentation, extent: str) -> str:
 
 
 def _label_values(header: Mapping, organs: OrganSet) -> dict[int, Organ]:
-    """Organ of each voxel value by the segments of the header, {} for a file without segments."""
+    """Organ of each voxel value by the segments of the header, {} for a file without segments.
+
+    Raises SegMateError for an unknown name and for an impossible value.
+    """
     values = {}
     number = 0
     while f"Segment{number}_ID" in header:
         name = str(header.get(f"Segment{number}_Name", header[f"Segment{number}_ID"]))
-        values[int(header.get(f"Segment{number}_LabelValue", 1))] = organs.by_name(name)
+        value = str(header.get(f"Segment{number}_LabelValue", 1)).strip()
+        if not value.isdecimal() or not 1 <= int(value) <= LARGEST_LABEL:
+            raise SegMateError(f"segment {name!r} has the label value {value}, expected 1 to {LARGEST_LABEL}")
+        values[int(value)] = organs.by_name(name)
         number += 1
     return values

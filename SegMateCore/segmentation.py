@@ -1,8 +1,8 @@
 """Labels on a CT's own grid, with the organs they stand for and where they come from.
 
 Takes labels, affine, OrganSet and provenance; writes multi-label NIfTI, one NIfTI file per organ, .seg.nrrd
-for 3D Slicer or a plain NRRD label map, and reads them back. The organ table and the provenance travel inside
-every file: as a comment extension in NIfTI, as a key/value pair in NRRD.
+for 3D Slicer or a plain NRRD label map, and reads each of these files back. The organ table and the
+provenance travel inside every file: as a comment extension in NIfTI, as a key/value pair in NRRD.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 
@@ -87,13 +87,17 @@ class Segmentation:
             raise SegMateError(f"cannot write {path}: expected a name that ends with {known}, or a folder")
 
     def write_per_organ(self, folder: str | PathLike) -> None:
-        """Write one mask (0 and 1) per organ, left_lung.nii.gz and so on; absent organs as empty masks."""
+        """Write one mask (0 and 1) per organ, left_lung.nii.gz and so on; absent organs as empty masks.
+
+        The organ table in each file is that organ alone, with label 1: so a mask can only be read as itself.
+        """
         from SegMateCore.nifti import write_nifti
 
         with atomic_folder(folder) as temporary:
             for organ in self.organs:
                 mask = self.as_volume().with_voxels((self.labels == organ.label).view(np.uint8))
-                write_nifti(mask, temporary / f"{organ.key}.nii.gz", self.document())
+                alone = OrganSet((replace(organ, label=1, partner=None),))
+                write_nifti(mask, temporary / f"{organ.key}.nii.gz", self._document(alone))
 
     def mask(self, name: str) -> np.ndarray:
         """Where the named organ is, bool (K, J, I)."""
@@ -105,7 +109,10 @@ class Segmentation:
 
     def document(self) -> str:
         """The JSON text of organs and provenance that goes into files."""
-        return json.dumps({"organs": self.organs.to_list(), "provenance": self.provenance}, sort_keys=True)
+        return self._document(self.organs)
+
+    def _document(self, organs: OrganSet) -> str:
+        return json.dumps({"organs": organs.to_list(), "provenance": self.provenance}, sort_keys=True)
 
 
 def values_in(labels: np.ndarray) -> list[int]:
@@ -121,11 +128,10 @@ def _read(path: Path, organs: OrganSet | None) -> Segmentation:
         raise SegMateError("no such file; check the path")
     name = path.name.lower()
     if name.endswith((".nii", ".nii.gz")):
-        from SegMateCore.nifti import open_nifti, read_nifti
+        from SegMateCore.nifti import read_comments, read_nifti
 
         volume = read_nifti(path)
-        texts = [extension.text for extension in open_nifti(path).header.extensions if extension.code == 6]
-        found, provenance = parse_document(texts)
+        found, provenance = parse_document(read_comments(path))
         labels = as_labels(volume.voxels)
         return Segmentation(labels, volume.affine, organs or found, provenance, volume.nifti_geometry)
     if name.endswith(".nrrd"):

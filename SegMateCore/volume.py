@@ -140,13 +140,19 @@ class Volume:
         (rotated by 45 degrees) get the same answer however they are stored.
         """
         columns, flips = _closest_ras(self.affine)
-        voxels = self.voxels.transpose([2 - columns[world] for world in (2, 1, 0)])
+        voxels = self.canonical_view(self.voxels)
         affine = self.affine[:, [*columns, 3]].copy()
         for world in range(3):
             if flips[world]:
                 affine[:3, 3] += (voxels.shape[2 - world] - 1) * affine[:3, world]
                 affine[:3, world] *= -1
-        return _derived(np.flip(voxels, [2 - world for world in range(3) if flips[world]]), affine + 0.0)
+        return _derived(voxels, affine + 0.0)
+
+    def canonical_view(self, array: np.ndarray) -> np.ndarray:
+        """An array (K, J, I) on this grid as a view in the order of self.canonical(), for writing too."""
+        columns, flips = _closest_ras(self.affine)
+        ordered = array.transpose([2 - columns[world] for world in (2, 1, 0)])
+        return np.flip(ordered, [2 - world for world in range(3) if flips[world]])
 
     def from_canonical(self, array: np.ndarray) -> np.ndarray:
         """An array on the grid of self.canonical(), back in this volume's own order, contiguous (K, J, I)."""

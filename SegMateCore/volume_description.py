@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from SegMateCore.errors import SegMateError
-from SegMateCore.plausibility import check_looks_like_ct
+from SegMateCore.plausibility import check_looks_like_ct, value_range
 from SegMateCore.provenance import read_provenance
 from SegMateCore.rectify import shear_degrees
 from SegMateCore.segmentation import Segmentation
@@ -23,13 +23,7 @@ def describe_volume(path: Path, affine_source: str | None = None) -> dict[str, o
     Raises SegMateError for a file that cannot be read.
     """
     volume = Volume.read(path, affine_source)
-    low, high = (
-        float(extreme(plane_values))
-        for extreme, plane_values in (
-            (min, [plane.min() for plane in volume.voxels]),
-            (max, [plane.max() for plane in volume.voxels]),
-        )
-    )
+    low, high = value_range(volume)
     spacing_mm = volume.spacing_mm
     facts: dict[str, object] = {
         "file": str(path),

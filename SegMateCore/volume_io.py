@@ -53,7 +53,7 @@ def _read(path: Path, affine_source: str | None) -> Volume:
     if not path.exists():
         raise SegMateError("no such file or folder; check the path")
     name = path.name.lower()
-    if path.is_dir() or name.endswith(DICOM_SUFFIXES) or _has_dicom_magic(path):
+    if path.is_dir() or name.endswith(DICOM_SUFFIXES) or has_dicom_magic(path):
         from SegMateCore.dicom import read_dicom_series
 
         return read_dicom_series(path)
@@ -68,6 +68,7 @@ def _read(path: Path, affine_source: str | None) -> Volume:
     raise SegMateError("unknown kind of file, expected .nii, .nii.gz, .nrrd, .nhdr, .dcm or a DICOM folder")
 
 
-def _has_dicom_magic(path: Path) -> bool:
+def has_dicom_magic(path: Path) -> bool:
+    """Whether a file starts like DICOM, whatever its name."""
     with open(path, "rb") as stream:
         return stream.read(_DICOM_PREAMBLE + 4)[_DICOM_PREAMBLE:] == b"DICM"

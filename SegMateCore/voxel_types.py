@@ -50,6 +50,8 @@ def chunks_of(array: np.ndarray) -> Iterable[np.ndarray]:
 def _fits_int16(chunk: np.ndarray, slope: float, intercept: float) -> bool:
     if chunk.dtype.kind not in "biu":
         return False
+    if chunk.size == 0:
+        return True
     ends = [int(end) * int(slope) + int(intercept) for end in (chunk.min(), chunk.max())]
     return _INT16.min <= min(ends) and max(ends) <= _INT16.max
 

@@ -1,7 +1,7 @@
 """The 2.5D strategy: windows of neighbouring slices in order, probabilities of the centre slices out.
 
-Takes HU on the working grid (K, J, I), gives probabilities (C, J, I) float32 slice by slice, as they are asked
-for, so that no array of all organs and the whole volume ever exists.
+Takes HU on the working grid (K, J, I), gives probabilities (C, J, I) float32 slice by slice, as they are
+asked for, so that no array of all organs and the whole volume ever exists.
 """
 
 from __future__ import annotations
@@ -100,14 +100,16 @@ class SliceStream:
                 raise Cancelled("cancelled: nothing was written")
             piece = slice(start, start + self.chunk)
             try:
-                done.append(self.backend.run(windows[piece], None if z_positions is None else z_positions[piece]))
+                heights = None if z_positions is None else z_positions[piece]
+                done.append(self.backend.run(windows[piece], heights))
                 start += self.chunk
             except OutOfMemory as error:
+                device = self.backend.device
                 if self.chunk > 1:
                     self.chunk //= 2
-                    self.warn(f"out of memory on {self.backend.device}: going on with {self.chunk} slices at once")
-                elif self.backend.device != "cpu":
-                    self.warn(f"out of memory on {self.backend.device} with a single slice: going on on the CPU")
+                    self.warn(f"out of memory on {device}: going on with {self.chunk} slices at once")
+                elif device != "cpu":
+                    self.warn(f"out of memory on {device} with a single slice: going on on the CPU")
                     self.backend = self.backend.on_cpu()
                 else:
                     raise SegMateError(f"out of memory on the CPU with a single slice: {error}") from error

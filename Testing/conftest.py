@@ -14,6 +14,12 @@ settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")
+def sitk():
+    """SimpleITK, an optional companion of the package; skips where it is absent."""
+    return pytest.importorskip("SimpleITK")
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with public CTs and reference figures beside the repository: $SEGMATE_SHARED or ../shared.
 

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", metavar="N", type=int, default=1, help="of the synthetic CT (default: %(default)s)"
+        "--seed", metavar="N", type=int, help="of the synthetic CT (default: one beyond the training's)"
     )
     parser.add_argument("--checkpoint", metavar="NAME|FILE", default="demo", help="(default: %(default)s)")
     parser.add_argument(
@@ -31,15 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 0. Prints the organs with their volume (ml) and Dice against the truth."""
-    from SegMateCore.batch import DEMONSTRATION
-    from SegMateCore.demo import run_demo
+    from SegMateCore.demo import DEMO_SEED, run_demo
+    from SegMateCore.notices import DEMONSTRATION
     from SegMateCore.predictor import Predictor
 
     with interruptible() as asked, ProgressLine(arguments.quiet) as progress:
         predictor = Predictor.from_checkpoint(arguments.checkpoint, arguments.device)
         if predictor.checkpoint.document["demonstration"]:
             note(f"*** {DEMONSTRATION}; research use only ***")
-        result = run_demo(predictor, arguments.output, arguments.seed, progress, asked.is_set)
+        seed = DEMO_SEED if arguments.seed is None else arguments.seed
+        result = run_demo(predictor, arguments.output, seed, progress, asked.is_set)
     rows = [
         (row.organ, f"{row.volume_ml:.0f}", f"{truth_ml:.0f}", "-" if dice is None else f"{dice:.3f}")
         for row, truth_ml, dice in zip(result.statistics, result.truth_ml, result.dice)

@@ -9,8 +9,6 @@ from pathlib import Path
 from SegMateCore.console import say
 from SegMateCore.errors import SegMateError
 
-CHECKPOINT_SUFFIXES = (".safetensors", ".onnx", ".pth", ".pt")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `segmate info`."""
@@ -32,8 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 0. Raises SegMateError for a file that cannot be read."""
+    from SegMateCore.checkpoint import SUFFIXES
+
     path = Path(arguments.file)
-    if path.suffix.lower() in CHECKPOINT_SUFFIXES or not path.exists():
+    if path.suffix.lower() in SUFFIXES or not path.exists():
         say(_checkpoint(arguments))
         return 0
     from SegMateCore.volume_description import describe_volume
@@ -50,13 +50,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _checkpoint(arguments: argparse.Namespace) -> str:
     from SegMateCore.bundled import resolve_checkpoint
-    from SegMateCore.checkpoint import Checkpoint
+    from SegMateCore.checkpoint import SUFFIXES, Checkpoint
     from SegMateCore.checkpoint_description import describe, describe_json
 
     try:
         path = resolve_checkpoint(arguments.file)
     except SegMateError as error:
-        if Path(arguments.file).suffix.lower() in CHECKPOINT_SUFFIXES:
+        if Path(arguments.file).suffix.lower() in SUFFIXES:
             raise
         raise SegMateError(f"no file or folder {arguments.file}, and {error}") from error
     checkpoint = Checkpoint.read(path)

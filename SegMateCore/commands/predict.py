@@ -16,12 +16,10 @@ from SegMateCore.errors import SegMateError
 
 __all__ = ["add_arguments", "run"]
 
-FILE_SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd")
-
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 0, or 1 when some cases of a folder failed. Raises SegMateError for bad input."""
-    from SegMateCore.cases import find_cases, is_one_case
+    from SegMateCore.input_cases import find_cases, is_one_case
 
     cases = find_cases(arguments.input)
     if is_one_case(arguments.input) or (len(cases) == 1 and _is_file_name(arguments.output)):
@@ -31,9 +29,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _one_case(arguments: argparse.Namespace, case) -> int:
     from SegMateCore.batch import Outputs, segment_case
+    from SegMateCore.segmentation import FILE_SUFFIXES
     from SegMateCore.statistics import format_table
 
-    per_organ = arguments.per_organ or arguments.format == "per-organ"
+    form = _form(arguments)
+    per_organ = form == "per-organ"
     if not per_organ and not _is_file_name(arguments.output):
         raise SegMateError(
             f"{arguments.output} has none of the suffixes {', '.join(FILE_SUFFIXES)}; add --per-organ to"
@@ -41,6 +41,8 @@ def _one_case(arguments: argparse.Namespace, case) -> int:
         )
     if per_organ and _is_file_name(arguments.output):
         raise SegMateError(f"--per-organ writes into a folder, {arguments.output} is the name of a file")
+    if form is not None and not per_organ and not arguments.output.name.lower().endswith(f".{form}"):
+        raise SegMateError(f"--format {form} does not go with the name {arguments.output}: leave one out")
     _check_suffix("--preview", arguments.preview, (".png",))
     _check_suffix("--statistics", arguments.statistics, (".csv", ".json"))
     _check_targets(arguments, [case])
@@ -73,7 +75,7 @@ def _folder(arguments: argparse.Namespace, cases: list) -> int:
     if arguments.preview is not None and arguments.preview.suffix.lower() == ".png":
         raise SegMateError(f"{arguments.input} holds {len(cases)} cases: --preview takes a folder")
     _check_targets(arguments, cases)
-    form = arguments.format or ("per-organ" if arguments.per_organ else "nii.gz")
+    form = _form(arguments) or "nii.gz"
     work = [
         (case, Outputs.in_folder(arguments.output, case, form, arguments.preview, arguments.probabilities))
         for case in cases
@@ -89,9 +91,8 @@ def _folder(arguments: argparse.Namespace, cases: list) -> int:
         def needs_nothing(case, outputs) -> bool:
             if arguments.overwrite:
                 return False
-            return is_finished(outputs, predictor.checkpoint, organs) and (
-                table is None or case.name in table
-            )
+            done = is_finished(outputs, predictor.checkpoint, organs, choices.options)
+            return done and (table is None or case.name in table)
 
         with ProgressLine(arguments.quiet) as progress:
             progress.prefix = f"{cases[0].name}: "
@@ -111,6 +112,13 @@ def _folder(arguments: argparse.Namespace, cases: list) -> int:
     for result in failures:
         note(f"segmate: {result.case.name} failed: {result.error}")
     return 1 if failures else 0
+
+
+def _form(arguments: argparse.Namespace) -> str | None:
+    """The form of results that was asked for, None where nothing was. Raises SegMateError for two of them."""
+    if arguments.per_organ and arguments.format not in (None, "per-organ"):
+        raise SegMateError(f"--per-organ and --format {arguments.format} exclude each other: give one")
+    return "per-organ" if arguments.per_organ else arguments.format
 
 
 def _report(result, quiet: bool, number: int, count: int) -> None:
@@ -158,7 +166,7 @@ def _announcing(progress: ProgressLine, predictor, quiet: bool):
 
 
 def _announce(predictor, quiet: bool) -> None:
-    from SegMateCore.batch import DEMONSTRATION
+    from SegMateCore.notices import DEMONSTRATION
 
     document = predictor.checkpoint.document
     if document["demonstration"]:
@@ -178,6 +186,8 @@ def _write_statistics(rows, path: Path) -> None:
 
 
 def _is_file_name(path: Path) -> bool:
+    from SegMateCore.segmentation import FILE_SUFFIXES
+
     return path.name.lower().endswith(FILE_SUFFIXES) and not path.is_dir()
 
 

@@ -34,7 +34,7 @@ OUTSIDE_HU = -1000.0
 class Chunk:
     """hu: float32 (S, H, W); labels: uint8 (S, H, W), 0 or channel + 1; annotated: bool (C,).
 
-    heights: float32 (S,), 0 at the lowest and 1 at the highest slice of the case, of the chunk's middle column.
+    heights: float32 (S,), 0 at the lowest and 1 at the highest slice of the case, at the chunk's middle.
     """
 
     hu: Tensor

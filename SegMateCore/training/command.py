@@ -51,7 +51,13 @@ def run(args: argparse.Namespace, report: Callable[[str], None] = log.info) -> i
     """Train as asked; 0 when done. Raises SegMateError for what the user can mend."""
     if args.threads < 1 or args.phantoms < 0:
         raise SegMateError(f"threads {args.threads} and phantoms {args.phantoms}: expected at least 1 and 0")
-    import torch
+    try:
+        import timm  # noqa: F401
+        import torch
+    except ImportError as error:
+        raise SegMateError(
+            f"training needs PyTorch and timm ({error}): pip install 'segmate-core[train]'"
+        ) from None
 
     from SegMateCore.training.loop import CHECKPOINT_NAME, train
     from SegMateCore.training.recipe import Recipe

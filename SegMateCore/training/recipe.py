@@ -1,7 +1,7 @@
 """A training recipe as a value: everything that decides what a run computes, apart from its cases.
 
 Takes TOML (the bundled `demo`, or a file), gives a frozen Recipe that goes unchanged into the checkpoint's
-training record. The demonstration recipe's choices: docs/demo_checkpoint.md.
+training record. What the demonstration recipe gave: docs/demo_model_card.md.
 """
 
 from __future__ import annotations
@@ -104,6 +104,7 @@ class Recipe:
     model_options: dict = field(default_factory=dict)
     clean_up: dict = field(default_factory=dict)
     description: str = ""
+    demonstration: bool = False
     seed: int = 0
 
     def __post_init__(self):

@@ -1,7 +1,8 @@
 """What a checkpoint says about its own training: the document of a run, from its recipe and cases.
 
 Everything needed to judge or repeat the run: recipe, seed, steps done, every case with its annotated organs,
-phantom seeds with their version, library versions, date; and the licence of every CT used.
+phantom seeds with their version, library versions, date; and the licences of every CT used and of pretrained
+weights.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def checkpoint_document(
     return {
         "name": recipe.name,
         "description": recipe.description,
-        "demonstration": recipe.name == "demo",
+        "demonstration": recipe.demonstration,
         "organs": organs.to_list(),
         "merge": "single",
         "parts": [
@@ -41,7 +42,7 @@ def checkpoint_document(
         ],
         "clean_up": recipe.clean_up or None,
         "training": training_record(recipe, cases, steps_done),
-        "licences": _licences(cases),
+        "licences": [*_licences(cases), *([model.pretrained] if model.pretrained else [])],
     }
 
 

@@ -184,10 +184,12 @@ class TestBadInput:
             ["--threads", "0"],
             ["--statistics", "x.txt"],
             ["--preview", "x.jpg"],
+            ["--format", "seg.nrrd"],
+            ["--per-organ", "--format", "nii.gz"],
         ],
     )
     def test_wrong_options(self, refused, ct, option):
-        assert option[1].split(",")[-1].strip() in refused(ct, *option)
+        assert option[-1].split(",")[-1].strip() in refused(ct, *option)
 
     def test_outputs_that_cannot_be(self, refused, ct, tmp_path):
         refused(ct, out="out.txt")

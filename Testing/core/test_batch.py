@@ -11,10 +11,11 @@ from fake_network import band_predictor
 from small_ct import write_ct
 
 from SegMateCore.batch import DONE, FAILED, SKIPPED, Choices, Outputs, run_batch, segment_case
-from SegMateCore.cases import Case, case_name, find_cases, is_one_case
 from SegMateCore.errors import Cancelled, SegMateError
 from SegMateCore.finished import is_finished
+from SegMateCore.input_cases import Case, case_name, find_cases, is_one_case
 from SegMateCore.organs import NINE
+from SegMateCore.predictor import PredictOptions
 from SegMateCore.segmentation import Segmentation
 from SegMateCore.volume import Volume
 
@@ -30,15 +31,16 @@ def folder(tmp_path) -> Path:
     return folder
 
 
-def run(folder: Path, out: Path, predictor=None, overwrite=False, form="nii.gz", **how):
+def run(folder: Path, out: Path, predictor=None, overwrite=False, form="nii.gz", choices=None, **how):
+    choices = choices or Choices()
     predictor = predictor or band_predictor()
     work = [(case, Outputs.in_folder(out, case, form)) for case in find_cases(folder)]
     finished = (
         (lambda *_: False)
         if overwrite
-        else (lambda case, outputs: is_finished(outputs, predictor.checkpoint, NINE))
+        else (lambda case, outputs: is_finished(outputs, predictor.checkpoint, NINE, choices.options))
     )
-    return run_batch(predictor, work, Choices(), finished, **how)
+    return run_batch(predictor, work, choices, finished, **how)
 
 
 class TestFindCases:
@@ -165,10 +167,53 @@ def test_every_output_of_a_case(folder, tmp_path):
     result = segment_case(band_predictor(), Case("a", folder / "a.nii.gz"), outputs, choices)
     assert [row.organ for row in result.statistics] == ["liver", "left kidney"]
     organs = choices.organ_set(band_predictor())
-    assert is_finished(outputs, band_predictor().checkpoint, organs)
+    assert is_finished(outputs, band_predictor().checkpoint, organs, choices.options)
     assert sorted(path.name for path in out.rglob("*.nii.gz")) == ["left_kidney.nii.gz", "liver.nii.gz"]
     volume = Volume.read(folder / "a.nii.gz")
     liver = Volume.read(out / "probabilities" / "liver.nii.gz")
     assert liver.same_grid(volume) and liver.voxels.dtype == np.float32
     labels = Segmentation.read(out / "organs.seg.nrrd").labels
     assert (liver.voxels[labels == NINE.by_name("liver").label] > 0.5).all()
+
+
+@pytest.mark.parametrize("form", ["nii.gz", "seg.nrrd", "per-organ"])
+@pytest.mark.parametrize(
+    "first, second, words",
+    [
+        (PredictOptions(), PredictOptions(flip_average=True), "without flip averaging, this run is with it"),
+        (PredictOptions(flip_average=True), PredictOptions(), "with flip averaging, this run is without it"),
+        (PredictOptions(), PredictOptions(clean_up=True), "without clean-up, this run is with it"),
+        (PredictOptions(clean_up=True), PredictOptions(clean_up=False), "with clean-up, this run is without"),
+    ],
+)
+def test_results_of_other_choices_are_neither_finished_nor_replaced(
+    folder, tmp_path, form, first, second, words
+):
+    def statuses(options):
+        results = list(run(folder, tmp_path / "out", form=form, choices=Choices(options=options)))
+        return {result.case.name: (result.status, result.error) for result in results}
+
+    statuses(first)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
+    again = statuses(second)
+    assert again["a"][0] == again["c"][0] == FAILED
+    assert words in again["a"][1] and "--overwrite" in again["a"][1]
+    assert {path: path.read_bytes() for path in before} == before
+    assert statuses(first)["a"][0] == SKIPPED
+
+
+def test_the_checkpoint_s_own_clean_up_is_what_none_means(folder, tmp_path):
+    predictor = band_predictor(clean_up={"liver": "largest"})
+    list(run(folder, tmp_path / "out", predictor))
+    for clean_up, status in ((None, SKIPPED), (True, SKIPPED), (False, FAILED)):
+        choices = Choices(options=PredictOptions(clean_up=clean_up))
+        assert next(iter(run(folder, tmp_path / "out", predictor, choices=choices))).status == status
+
+
+def test_one_organ_s_file_of_another_origin_is_noticed(folder, tmp_path):
+    list(run(folder, tmp_path / "out", form="per-organ"))
+    mask = tmp_path / "out" / "a" / "trachea.nii.gz"
+    Volume.read(mask).write(mask)
+    result = next(iter(run(folder, tmp_path / "out", form="per-organ")))
+    assert result.status == FAILED
+    assert "trachea.nii.gz exists and does not say how it was made" in result.error

@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1
 from random_grids import rotation
 
 from SegMateCore.errors import SegMateError
@@ -174,16 +174,23 @@ def test_other_folders_are_refused(tmp_path):
     refused(folder, "expected two unit vectors at right angles")
 
 
-def test_a_missing_decoder_names_the_extra(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "syntax, words",
+    [
+        (JPEG2000Lossless, ("JPEG 2000", 'pip install "segmate-core[dicom]"')),
+        (JPEGLosslessSV1, ("JPEG Lossless", "export the series uncompressed")),
+    ],
+)
+def test_a_missing_decoder_says_what_helps(tmp_path, monkeypatch, syntax, words):
     folder = write_series(tmp_path / "a")
-    monkeypatch.setattr(type(pydicom.pixels.get_decoder(JPEG2000Lossless)), "is_available", False)
+    monkeypatch.setattr(type(pydicom.pixels.get_decoder(syntax)), "is_available", False)
     for file in folder.iterdir():
         data = pydicom.dcmread(file)
         data.PixelData = pydicom.encaps.encapsulate([data.PixelData])
         data["PixelData"].VR = "OB"
-        data.file_meta.TransferSyntaxUID = JPEG2000Lossless
+        data.file_meta.TransferSyntaxUID = syntax
         data.save_as(file)
-    refused(folder, "JPEG 2000", 'pip install "segmate-core[dicom]"')
+    refused(folder, *words)
 
 
 @pytest.mark.parametrize("name", ["ts_dicom_20slices", "acil_ct64", "dcmqi_liver_3slices"])
@@ -209,3 +216,35 @@ def test_a_series_is_found_among_files_without_suffix(shared, tmp_path):
         shutil.copy(file, tmp_path / f"IM{number}")
     assert Volume.read(tmp_path).shape == (3, 512, 512)
     assert Volume.read(tmp_path / "IM0").shape == (3, 512, 512)
+
+
+def test_a_cut_off_or_damaged_slice_is_never_left_out(tmp_path):
+    folder = write_series(tmp_path / "series")
+    whole = (folder / "00.dcm").read_bytes()
+    for length in (150, 300, 500, len(whole) - 10):
+        (folder / "00.dcm").write_bytes(whole[:length])
+        refused(folder)
+    damages = (
+        (b"-1024", b"-1x24"),
+        (b"0.8\\0.6", b"0.8\\z.6"),
+        (b"\x28\x00\x02\x00US", b"\x28\x00\x02\x00?!"),
+    )
+    for old, new in damages:
+        assert old in whole
+        (folder / "00.dcm").write_bytes(whole.replace(old, new))
+        refused(folder, "00.dcm")
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"ImagePositionPatient": [0, 0]}, "ImagePositionPatient, expected 3 numbers"),
+        ({"PixelSpacing": [1]}, "PixelSpacing, expected 2 numbers"),
+        ({"RescaleSlope": 0}, "RescaleSlope of 0"),
+        ({"Modality": None}, "has no Modality"),
+    ],
+)
+def test_impossible_values_in_a_slice(tmp_path, changes, words):
+    folder = write_series(tmp_path / "series")
+    write_slice(folder, 2, **changes)
+    refused(folder, words)

@@ -56,7 +56,8 @@ def test_examples_run(document, folder, monkeypatch):
                 run_segmate(arguments, folder)
             else:
                 done = subprocess.run(
-                    f"{sys.executable} {arguments}", shell=True, cwd=ROOT, capture_output=True, text=True, timeout=600
+                    f"{sys.executable} {arguments}",
+                    shell=True, cwd=ROOT, capture_output=True, text=True, timeout=600,
                 )
                 assert done.returncode == 0, f"{command}\n{done.stderr}"
 

@@ -9,7 +9,6 @@ import struct
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK
 from hypothesis import HealthCheck, given, settings
 from random_grids import numbered, rotation, volumes
 
@@ -46,7 +45,7 @@ def patched(path, offset: int, form: str, *values):
 
 @in_a_folder
 @given(volumes())
-def test_round_trip_is_exact_for_three_readers(tmp_path, volume):
+def test_round_trip_is_exact_for_three_readers(tmp_path, sitk, volume):
     path = tmp_path / "a.nii.gz"
     volume.write(path)
     again = Volume.read(path)
@@ -55,7 +54,7 @@ def test_round_trip_is_exact_for_three_readers(tmp_path, volume):
     image = nibabel.load(path)
     np.testing.assert_array_equal(image.affine, again.affine)
     np.testing.assert_array_equal(np.asarray(image.dataobj).T, volume.voxels)
-    other = Volume.from_sitk(SimpleITK.ReadImage(str(path)))
+    other = Volume.from_sitk(sitk.ReadImage(str(path)))
     np.testing.assert_array_equal(other.voxels, volume.voxels)
     np.testing.assert_allclose(other.affine, volume.affine, atol=2e-4)
     # A second round changes nothing any more, to the byte.
@@ -64,7 +63,7 @@ def test_round_trip_is_exact_for_three_readers(tmp_path, volume):
 
 
 @pytest.mark.parametrize("codes", [(1, 1), (2, 0), (0, 1), (4, 3)])
-def test_the_source_s_geometry_fields_are_repeated_bit_for_bit(tmp_path, codes):
+def test_the_source_s_geometry_fields_are_repeated_bit_for_bit(tmp_path, codes, sitk):
     affine = np.eye(4)
     affine[:3, :3] = rotation((3, 7, 11)) * (0.7, -0.7, 2.5)
     affine[:3, 3] = 1 / 3, -200 / 7, 1000 / 9
@@ -74,7 +73,7 @@ def test_the_source_s_geometry_fields_are_repeated_bit_for_bit(tmp_path, codes):
     np.testing.assert_array_equal(before.affine, after.affine)
     for name in ("sform_code", "qform_code", "srow_x", "quatern_b", "qoffset_z", "pixdim"):
         np.testing.assert_array_equal(before.header[name], after.header[name])
-    one, other = (SimpleITK.ReadImage(str(p)) for p in (source, tmp_path / "out.nii.gz"))
+    one, other = (sitk.ReadImage(str(p)) for p in (source, tmp_path / "out.nii.gz"))
     assert (one.GetOrigin(), one.GetSpacing(), one.GetDirection()) == (
         other.GetOrigin(), other.GetSpacing(), other.GetDirection()
     )  # fmt: skip

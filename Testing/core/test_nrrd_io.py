@@ -5,7 +5,6 @@ from __future__ import annotations
 import nrrd
 import numpy as np
 import pytest
-import SimpleITK
 from hypothesis import HealthCheck, given, settings
 from random_grids import numbered, volumes
 
@@ -32,7 +31,7 @@ def header(**changes) -> dict:
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(volumes())
-def test_round_trip_is_exact_for_three_readers(tmp_path, volume):
+def test_round_trip_is_exact_for_three_readers(tmp_path, sitk, volume):
     path = tmp_path / "a.nrrd"
     volume.write(path)
     again = Volume.read(path)
@@ -41,11 +40,11 @@ def test_round_trip_is_exact_for_three_readers(tmp_path, volume):
     data, fields = nrrd.read(str(path), index_order="C")
     np.testing.assert_array_equal(data, volume.voxels)
     np.testing.assert_array_equal(fields["space directions"].T, (LPS_RAS @ volume.affine)[:3, :3])
-    other = Volume.from_sitk(SimpleITK.ReadImage(str(path)))
+    other = Volume.from_sitk(sitk.ReadImage(str(path)))
     np.testing.assert_array_equal(other.voxels, volume.voxels)
     np.testing.assert_allclose(other.affine, volume.affine, atol=1e-9)
     back = other.to_sitk()
-    SimpleITK.WriteImage(back, str(tmp_path / "itk.nrrd"))
+    sitk.WriteImage(back, str(tmp_path / "itk.nrrd"))
     np.testing.assert_allclose(Volume.read(tmp_path / "itk.nrrd").affine, volume.affine, atol=1e-9)
 
 
@@ -60,12 +59,12 @@ def test_every_type_is_written(tmp_path, dtype):
     assert Volume.read(tmp_path / "a.nrrd").voxels.dtype == expected
 
 
-def test_the_same_bytes_each_time_and_key_values(tmp_path):
+def test_the_same_bytes_each_time_and_key_values(tmp_path, sitk):
     volume = Volume(numbered(SHAPE), AFFINE)
     for name in ("a.nrrd", "b.nrrd"):
         write_nrrd(volume, tmp_path / name, {"note": "two\nlines"})
     assert (tmp_path / "a.nrrd").read_bytes() == (tmp_path / "b.nrrd").read_bytes()
-    image = SimpleITK.ReadImage(str(tmp_path / "a.nrrd"))
+    image = sitk.ReadImage(str(tmp_path / "a.nrrd"))
     assert image.GetMetaData("note") == "two\nlines"
 
 
@@ -167,3 +166,15 @@ def test_what_cannot_be_written(tmp_path):
     with pytest.raises(SegMateError, match="voxels are int64"):
         volume.with_voxels(numbered(SHAPE).astype(np.int64)).write(tmp_path / "a.nrrd")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("sizes", ["0 4 4", "4 0 4", "4 4 0"])
+def test_an_empty_axis_is_refused(tmp_path, sizes):
+    lines = [
+        "NRRD0004", "type: short", "dimension: 3", "space: left-posterior-superior", f"sizes: {sizes}",
+        "space directions: (1,0,0) (0,1,0) (0,0,1)", "kinds: domain domain domain", "endian: little",
+        "encoding: raw", "space origin: (0,0,0)", "", "",
+    ]  # fmt: skip
+    (tmp_path / "a.nrrd").write_text("\n".join(lines))
+    with pytest.raises(SegMateError, match="an axis is empty"):
+        Volume.read(tmp_path / "a.nrrd")

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.errors import SegMateError
 from SegMateCore.models import create_model, list_models, model_entry
 from SegMateCore.original import original_preprocessing, read_original, recognise
+
+torch = pytest.importorskip("torch")
 
 FIGURES = json.loads(gzip.decompress((Path(__file__).parent / "models/parity_figures.json.gz").read_bytes()))
 DEAD = ("skip_dec2_4", "skip_dec1_3", "skip_dec1_4")

@@ -37,7 +37,8 @@ def test_the_accidental_range_of_the_original():
     [
         ({"spacing_mm": [3, 3]}, "spacing_mm"), ({"spacing_mm": [3, 3, -1]}, "spacing_mm"),
         ({"window_hu": [400, -1000]}, "window_hu"), ({"scale": [0, 0]}, "scale"), ({"context": 4}, "context"),
-        ({"slice_rows": "k"}, "slice_rows"), ({"z_position": "labels"}, "z_position"), ({"colour": 1}, "colour"),
+        ({"slice_rows": "k"}, "slice_rows"), ({"z_position": "labels"}, "z_position"),
+        ({"colour": 1}, "colour"),
         ({"spacing_mm": ["a", 1, 1]}, "spacing_mm"),
     ],
 )

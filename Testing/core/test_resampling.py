@@ -102,4 +102,5 @@ def test_labels_take_the_majority():
     out = resample_labels(volume(labels), working_grid(volume(labels), (3.0, 3.0, 3.0)), (4, 7))
     assert out.shape == (2, 2, 2)
     assert (out[0] == 4).all() and (out[1] == 7).all()
-    assert (resample_labels(volume(labels), working_grid(volume(labels), (3.0, 3.0, 3.0)), (4,))[1] == 0).all()
+    grid = working_grid(volume(labels), (3.0, 3.0, 3.0))
+    assert (resample_labels(volume(labels), grid, (4,))[1] == 0).all()

@@ -167,6 +167,11 @@ def test_unknown_segments_values_and_layers_are_refused(tmp_path, segmentation):
     edited(path, Segment0_LabelValue="99")
     with pytest.raises(SegMateError, match=r"the values \[1\] belong to no segment"):
         Segmentation.read(path)
+    for impossible in ("300", "0", "abc"):
+        segmentation.write(path)
+        edited(path, Segment0_LabelValue=impossible)
+        with pytest.raises(SegMateError, match=f"has the label value {impossible}, expected 1 to 255"):
+            Segmentation.read(path)
     nrrd.write(str(path), np.zeros((2, 3, 4, 5), np.uint8), {"space": "LPS"})
     with pytest.raises(SegMateError, match="4 axes"):
         Segmentation.read(path)

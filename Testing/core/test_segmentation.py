@@ -10,7 +10,6 @@ import nibabel
 import nrrd
 import numpy as np
 import pytest
-import SimpleITK
 from random_grids import rotation
 
 from SegMateCore.errors import SegMateError
@@ -58,7 +57,7 @@ def test_a_few_organs_keep_their_labels(tmp_path, segmentation):
         np.testing.assert_array_equal(again.labels, labels)
 
 
-def test_nifti_is_uint8_with_the_ct_s_own_header_geometry(tmp_path, segmentation):
+def test_nifti_is_uint8_with_the_ct_s_own_header_geometry(tmp_path, segmentation, sitk):
     ct = nibabel.Nifti1Image(np.zeros((8, 7, 6), np.int16), oblique_affine())
     ct.set_qform(oblique_affine(), 3)
     ct.set_sform(None, 0)
@@ -71,7 +70,7 @@ def test_nifti_is_uint8_with_the_ct_s_own_header_geometry(tmp_path, segmentation
     before, after = nibabel.load(tmp_path / "ct.nii.gz"), nibabel.load(tmp_path / "seg.nii.gz")
     np.testing.assert_array_equal(before.affine, after.affine)
     assert after.get_data_dtype() == np.uint8 and after.shape == before.shape
-    one, other = (SimpleITK.ReadImage(str(tmp_path / name)) for name in ("ct.nii.gz", "seg.nii.gz"))
+    one, other = (sitk.ReadImage(str(tmp_path / name)) for name in ("ct.nii.gz", "seg.nii.gz"))
     assert one.GetDirection() == other.GetDirection() and one.GetOrigin() == other.GetOrigin()
     assert one.GetSpacing() == other.GetSpacing()
 
@@ -91,7 +90,7 @@ def test_one_file_per_organ(tmp_path, segmentation, name):
     assert (with_dot / "aorta.nii.gz").is_file()
 
 
-def test_label_maps_of_other_programs(tmp_path):
+def test_label_maps_of_other_programs(tmp_path, sitk):
     labels = np.zeros((3, 4, 5), np.uint8)
     labels[1, 1:3, 2] = 5
     for dtype in (np.uint8, np.int16, np.float32, np.float64):
@@ -99,7 +98,7 @@ def test_label_maps_of_other_programs(tmp_path):
         found = Segmentation.read(tmp_path / "a.nii.gz")
         np.testing.assert_array_equal(found.labels, labels)
         assert found.organs == NINE and found.provenance == {}
-    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(labels), str(tmp_path / "a.nrrd"))
+    sitk.WriteImage(sitk.GetImageFromArray(labels), str(tmp_path / "a.nrrd"))
     np.testing.assert_array_equal(Segmentation.read(tmp_path / "a.nrrd").labels, labels)
     for wrong in (0.5, -1, 256):
         image = nibabel.Nifti1Image(np.full((3, 3, 3), wrong, np.float32), np.eye(4))
@@ -127,12 +126,12 @@ def test_what_cannot_be_a_segmentation(tmp_path, segmentation):
         segmentation.labels[0] = 1
 
 
-def test_the_document_in_a_file_is_plain_json(tmp_path, segmentation):
+def test_the_document_in_a_file_is_plain_json(tmp_path, segmentation, sitk):
     segmentation.write(tmp_path / "a.nii.gz")
     document = json.loads(nibabel.load(tmp_path / "a.nii.gz").header.extensions[0].text)
     assert document["provenance"] == PROVENANCE and document["organs"] == NINE.to_list()
     segmentation.write(tmp_path / "a.nrrd")
-    text = SimpleITK.ReadImage(str(tmp_path / "a.nrrd")).GetMetaData("segmate")
+    text = sitk.ReadImage(str(tmp_path / "a.nrrd")).GetMetaData("segmate")
     assert json.loads(text) == document
     assert nrrd.read_header(str(tmp_path / "a.nrrd"))["type"] == "unsigned char"
 

@@ -175,3 +175,11 @@ def test_importing_volume_loads_no_file_library():
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert output.stdout.strip() == "set()"
+
+
+def test_what_is_written_through_the_canonical_view_is_where_the_canonical_volume_has_it():
+    affine = np.array([[0, 0, -2.0, 5], [0, -3.0, 0, 7], [4.0, 0, 0, 9], [0, 0, 0, 1]])
+    volume = Volume(np.arange(60).reshape(3, 4, 5), affine)
+    out = np.zeros(volume.shape, int)
+    volume.canonical_view(out)[:] = volume.canonical().voxels
+    np.testing.assert_array_equal(out, volume.voxels)

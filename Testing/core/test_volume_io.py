@@ -6,7 +6,6 @@ import shutil
 
 import numpy as np
 import pytest
-import SimpleITK
 from hypothesis import given
 from random_grids import numbered, positions_mm, volumes
 
@@ -41,7 +40,7 @@ def test_what_is_no_volume_is_refused(tmp_path):
 
 
 @given(volumes())
-def test_simpleitk_agrees_on_every_position(volume):
+def test_simpleitk_agrees_on_every_position(sitk, volume):
     image = volume.to_sitk()
     assert image.GetSize() == volume.shape[::-1]
     last = [count - 1 for count in volume.shape[::-1]]
@@ -53,19 +52,19 @@ def test_simpleitk_agrees_on_every_position(volume):
     assert positions_mm(again) == positions_mm(volume)
 
 
-def test_other_simpleitk_images_are_refused():
-    flat = SimpleITK.Image(4, 4, SimpleITK.sitkInt16)
-    vectors = SimpleITK.Image([2, 2, 2], SimpleITK.sitkVectorUInt8)
+def test_other_simpleitk_images_are_refused(sitk):
+    flat = sitk.Image(4, 4, sitk.sitkInt16)
+    vectors = sitk.Image([2, 2, 2], sitk.sitkVectorUInt8)
     for image in (flat, vectors):
         with pytest.raises(SegMateError, match="expected a 3D image with one"):
             Volume.from_sitk(image)
 
 
-def test_public_cts_read_the_same_through_three_libraries(shared, tmp_path):
+def test_public_cts_read_the_same_through_three_libraries(shared, sitk, tmp_path):
     for name in ("acil_ct64", "elastix_lung_small", "dcmqi_liver_3slices"):
         path = shared / "data" / name / "ct.nii.gz"
         volume = Volume.read(path)
-        other = Volume.from_sitk(SimpleITK.ReadImage(str(path)))
+        other = Volume.from_sitk(sitk.ReadImage(str(path)))
         assert volume.voxels.dtype == np.int16 and volume.axcodes == "LPS"
         assert volume.same_grid(other)
         np.testing.assert_array_equal(volume.voxels, other.voxels)

@@ -2,8 +2,9 @@
 
     python Testing/measure/crop_invariance.py CHECKPOINT CT [--json FILE]
 
-The CT is cut along its slices: lower and upper two thirds, middle half, and one third from the top. Scored are
-the slices of a piece that lie more than 15 mm from a cut, where windows and antialiasing see the same voxels.
+The CT is cut along its slices: lower and upper two thirds, middle half, and one third from the top. Scored
+are the slices of a piece that lie more than 15 mm from a cut, where windows and antialiasing see the same
+voxels.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import numpy as np
 from SegMateCore import Predictor, Volume
 from SegMateCore.predictor import PredictOptions
 
-PIECES = {"lower 2/3": (0, 2 / 3), "upper 2/3": (1 / 3, 1), "middle 1/2": (1 / 4, 3 / 4), "upper 1/3": (2 / 3, 1)}
+PIECES = {
+    "lower 2/3": (0, 2 / 3), "upper 2/3": (1 / 3, 1), "middle 1/2": (1 / 4, 3 / 4), "upper 1/3": (2 / 3, 1),
+}  # fmt: skip
 MARGIN_MM = 15
 
 
@@ -29,7 +32,8 @@ def piece_of(volume: Volume, first: int, last: int) -> Volume:
 
 def measure(predictor: Predictor, volume: Volume) -> dict[str, dict[str, float]]:
     """Per piece: Dice per organ with at least 1 ml in the compared slices of the whole run."""
-    options = PredictOptions(clean_up=False)  # which component is largest depends on the field of view by design
+    # Which component is largest depends on the field of view by design.
+    options = PredictOptions(clean_up=False)
     canonical = volume.canonical()
     whole = predictor.predict(canonical, options=options).labels
     count = len(whole)

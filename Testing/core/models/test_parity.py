@@ -9,9 +9,11 @@ import io
 
 import numpy as np
 import pytest
-import torch
-from make_parity_figures import shared_outputs
-from reference_network import (
+
+torch = pytest.importorskip("torch")
+
+from make_parity_figures import shared_outputs  # noqa: E402
+from reference_network import (  # noqa: E402
     PUBLISHED,
     figures,
     filled_network,
@@ -21,9 +23,9 @@ from reference_network import (
     variant,
     worst_difference,
 )
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from SegMateCore.models import create_model, model_entry
+from SegMateCore.models import create_model, model_entry  # noqa: E402
 
 TORCH_TOLERANCE = 2e-5
 ONNX_TOLERANCE = 1e-4

@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from SegMateCore.errors import SegMateError
 from SegMateCore.models import create_model, list_models, model_entry, model_options
+
+torch = pytest.importorskip("torch")
 
 REPOSITORY = Path(__file__).parents[3]
 

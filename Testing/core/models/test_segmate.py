@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from SegMateCore.errors import SegMateError
 from SegMateCore.models import create_model, list_models, model_entry
+
+torch = pytest.importorskip("torch")
 
 QUICK_ENCODERS = ("resnet10t", "fastvit_t12")
 EVERY_NAME = [

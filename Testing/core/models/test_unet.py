@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from SegMateCore.errors import SegMateError
 from SegMateCore.models import create_model
+
+torch = pytest.importorskip("torch")
 
 
 def segment(model, x: torch.Tensor) -> torch.Tensor:

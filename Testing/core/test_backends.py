@@ -1,0 +1,69 @@
+"""Engines: out of memory is told apart from every other error, and answered; devices are never swapped."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fake_network import BandBackend, band_predictor
+from test_predictor import smooth_ct
+
+from SegMateCore.backends import OnnxBackend, OutOfMemory, TorchBackend
+from SegMateCore.checkpoint import Checkpoint
+from SegMateCore.errors import SegMateError
+from SegMateCore.volume import Volume
+
+
+def test_out_of_memory_halves_the_chunk_then_goes_to_the_cpu_and_says_so():
+    volume = Volume(smooth_ct((16, 20, 24)), np.eye(4))
+    expected = band_predictor().predict(volume).labels
+    tight = BandBackend("cuda:0", capacity=2)
+    result = band_predictor(tight).predict(volume)
+    assert (result.labels == expected).all()
+    assert max(tight.batches) == 2 and result.provenance["device"] == "cuda:0"
+    assert sum("out of memory" in text for text in result.provenance["warnings"]) == 2
+    result = band_predictor(BandBackend("cuda:0", capacity=0)).predict(volume)
+    assert (result.labels == expected).all()
+    assert result.provenance["device"] == "cpu"
+    assert any("CPU" in text for text in result.provenance["warnings"])
+    with pytest.raises(SegMateError, match="out of memory on the CPU"):
+        band_predictor(BandBackend("cpu", capacity=0)).predict(volume)
+
+
+@pytest.mark.parametrize(
+    "message, expected",
+    [
+        ("[E] Failed to allocate memory for requested buffer of size 1572864", OutOfMemory),
+        ("CUDA failure 2: out of memory ; GPU=0", OutOfMemory),
+        ("Non-zero status code while running Conv: std::bad_alloc", OutOfMemory),
+        ("Got invalid dimensions for input: slices", RuntimeError),
+    ],
+)
+def test_onnx_runtime_has_no_class_for_out_of_memory_but_says_so(bands_onnx, message, expected):
+    class Session:
+        def run(self, outputs, feeds):
+            raise RuntimeError(message)
+
+    backend = OnnxBackend.open(bands_onnx, "cpu", "fp32", 1)
+    backend.session = Session()
+    with pytest.raises(expected):
+        backend.run(np.zeros((1, 3, 32, 32), np.float32), None)
+
+
+def test_onnx_runtime_that_silently_left_the_gpu_is_noticed(bands_onnx, monkeypatch):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(bands_onnx), providers=["CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: session)
+    with pytest.raises(SegMateError, match="cannot load its CUDA libraries"):
+        OnnxBackend.open(bands_onnx, "cuda:0", "auto", None)
+    assert OnnxBackend.open(bands_onnx, "auto", "auto", None).device == "cpu"
+
+
+def test_torch_on_the_cpu_gives_what_the_device_gave(tiny_checkpoint):
+    pytest.importorskip("torch")
+    first = TorchBackend.open(Checkpoint.read(tiny_checkpoint), 0, "cpu", "fp32", None)
+    windows = np.random.default_rng(0).normal(0, 1, (2, 3, 64, 32)).astype(np.float32)
+    second = first.on_cpu()
+    assert second.device == "cpu" and second.model is not first.model
+    np.testing.assert_array_equal(first.run(windows, None), second.run(windows, None))
