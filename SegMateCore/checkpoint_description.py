@@ -10,6 +10,11 @@ import json
 from SegMateCore.checkpoint import Checkpoint, Part
 from SegMateCore.notices import DEMONSTRATION
 
+# Longer values of the free parts of a document are cut.
+BRIEF = 100
+# Longer field names (of metrics) do not widen the column for all.
+WIDEST_FIELD = 12
+
 
 def describe(checkpoint: Checkpoint) -> str:
     """Lines "field  value": name, warning, organs, networks, preprocessing, training, licences, hash."""
@@ -32,11 +37,11 @@ def describe(checkpoint: Checkpoint) -> str:
         rows.append(
             ("clean-up", ", ".join(f"{organ}: {rule}" for organ, rule in document["clean_up"].items()))
         )
-    rows.extend((key, _inline(value)) for key, value in document["training"].items())
-    rows.extend((f"metric {key}", _inline(value)) for key, value in document["metrics"].items())
+    rows.extend(_training_rows(document["training"]))
+    rows.extend(_metric_rows(document["metrics"]))
     rows.extend(("licence", _licence(entry)) for entry in document["licences"])
     rows.append(("weights", checkpoint.weights_sha256))
-    width = max(len(field) for field, _ in rows)
+    width = max(len(field) for field, _ in rows if len(field) <= WIDEST_FIELD)
     return "\n".join(f"{field.ljust(width)}  {' '.join(value.split())}" for field, value in rows)
 
 
@@ -66,8 +71,38 @@ def _as_tuple(threshold: float | tuple[float, ...]) -> tuple[float, ...]:
     return threshold if isinstance(threshold, tuple) else (threshold,)
 
 
-def _inline(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _training_rows(training: dict) -> list[tuple[str, str]]:
+    """A line per case, the rest in brief: the record of `segmate train` is long, others may differ."""
+    rows = []
+    cases = training.get("cases")
+    for case in cases if isinstance(cases, list) else []:
+        known = isinstance(case, dict) and {"name", "annotated"} <= set(case)
+        text = f"{case['name']}: {', '.join(case['annotated'])}" if known else _brief(case)
+        rows.append(("trained on", text))
+    phantoms = training.get("phantoms")
+    if isinstance(phantoms, dict) and phantoms.get("seeds"):
+        count, version = len(phantoms["seeds"]), phantoms.get("phantom_version")
+        rows.append(("trained on", f"{count} synthetic anatomies, version {version}"))
+    rest = {key: value for key, value in training.items() if key not in ("cases", "phantoms")}
+    return rows + [(key.replace("_", " "), _brief(value)) for key, value in rest.items()]
+
+
+def _metric_rows(metrics: dict, title: str = "") -> list[tuple[str, str]]:
+    """Nested objects as one line per innermost one: "unseen CT, case_1, dice  liver 0.9, aorta 0.8"."""
+    leaves = [(key, value) for key, value in metrics.items() if not isinstance(value, dict)]
+    numbers = [f"{key.replace('_', ' ')} {value}" for key, value in leaves]
+    rows = [(f"metric: {title}" if title else "metrics", ", ".join(numbers))] if numbers else []
+    for key, value in metrics.items():
+        if isinstance(value, dict):
+            rows.extend(_metric_rows(value, f"{title}, {key}" if title else key))
+    return rows
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, dict) and isinstance(value.get("name"), str):
+        return f"{value['name']} (--json shows all of it)"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= BRIEF else f"{text[:BRIEF]}... (--json shows all of it)"
 
 
 def _licence(entry: dict) -> str:

@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[2]
 TARGET = ROOT / "SegMateCore/resources/checkpoints"
 UNSEEN_BY_A = "lidc_0001"
 DESCRIPTION = (
-    "Nine organs on a 3 mm grid, learnt from synthetic CTs and a handful of public ones. For demonstration only:"
-    " it shows that the software works, and is not for patients."
+    "Nine organs on a 3 mm grid, learnt from synthetic CTs and a handful of public ones. For demonstration"
+    " only: it shows that the software works, and is not for patients."
 )
 
 
