@@ -29,6 +29,7 @@ class Backend(Protocol):
     """What the predictor needs of an engine."""
 
     name: str
+    version: str
     device: str
     precision: str
 
@@ -80,6 +81,9 @@ class TorchBackend:
     name = "torch"
 
     def __init__(self, model, device: str, precision: str):
+        import torch
+
+        self.version = str(torch.__version__)
         self.model = model
         self.device = device
         self.precision = precision
@@ -168,6 +172,9 @@ class OnnxBackend:
     precision = "fp32"
 
     def __init__(self, session, device: str, path: Path, threads: int | None):
+        import onnxruntime
+
+        self.version = onnxruntime.__version__
         self.session = session
         self.device = device
         self.path = path

@@ -26,8 +26,9 @@ from SegMateCore.backends import OnnxBackend, TorchBackend
 from SegMateCore.checkpoint import Checkpoint, Part
 from SegMateCore.checkpoint_document import METADATA_KEY, document_text
 from SegMateCore.errors import SegMateError
-from SegMateCore.exportable import SIZE_MULTIPLE, LogitsOnly
+from SegMateCore.exportable import LogitsOnly
 from SegMateCore.onnx_half import store_as_half
+from SegMateCore.windows import SIZE_MULTIPLE
 
 OPSET = 18
 EXPORT_KEY = "segmate_export"

@@ -13,14 +13,12 @@ from timm.layers import Conv2dSame
 from timm.utils.model import reparameterize_model
 from torch import nn
 
-SIZE_MULTIPLE = 32
-
 
 class LogitsOnly(nn.Module):
     """forward(slices (B, context, H, W)[, z_position (B,)]) -> logits (B, organs, H, W).
 
-    Exact for H and W that are multiples of SIZE_MULTIPLE. The given network stays as it is. merge_branches:
-    the faster form, in which some weights are sums that float16 cannot hold exactly.
+    Exact for H and W that are multiples of windows.SIZE_MULTIPLE. The given network stays as it is.
+    merge_branches: the faster form, in which some weights are sums that float16 cannot hold exactly.
     """
 
     def __init__(self, network: nn.Module, film: bool, merge_branches: bool = True):
@@ -35,7 +33,7 @@ class LogitsOnly(nn.Module):
 
 
 def _with_fixed_padding(network: nn.Module) -> nn.Module:
-    """Gives TensorFlow's "same" convolutions the padding that they have at multiples of SIZE_MULTIPLE.
+    """Gives TensorFlow's "same" convolutions the padding that they have at multiples of 32 pixels.
 
     They compute it from the image size, which makes tracing with free sizes take many minutes. Where the
     stride divides the size, it is kernel - stride in all, the odd pixel at the end.

@@ -8,9 +8,12 @@ from SegMateCore.errors import SegMateError
 from SegMateCore.organs import OrganSet
 from SegMateCore.volume import Volume
 
+# Noise alone spans more in any CT.
+SMALLEST_RANGE_HU = 20
+
 
 def check_looks_like_ct(volume: Volume) -> None:
-    """Refuse a constant volume and one without a voxel below 0 HU: every CT holds air, fat or at least noise.
+    """Refuse a constant volume, one of few HU (normalised already) and one without a voxel below 0 HU.
 
     Raises SegMateError.
     """
@@ -18,6 +21,11 @@ def check_looks_like_ct(volume: Volume) -> None:
     advice = "; to segment it all the same, use --force (force=True)"
     if low == high:
         raise SegMateError(f"every voxel is {low:g}: expected a CT in Hounsfield units{advice}")
+    if high - low < SMALLEST_RANGE_HU:
+        raise SegMateError(
+            f"voxels run from {low:g} to {high:g} only, which looks like normalised values: expected"
+            f" Hounsfield units, with air near -1000{advice}"
+        )
     if low >= 0:
         kind = "an 8-bit picture" if high <= 255 else "a CT whose rescale intercept was lost"
         raise SegMateError(

@@ -185,19 +185,21 @@ class Predictor:
 
     def _provenance(self, run: _Run, options: PredictOptions, cleaned: bool) -> dict:
         document = self.checkpoint.document
-        # The stream's own backend tells the truth after a fallback.
-        backend = run.parts[0].stream.backend
+        # The streams' own backends tell the truth after a fallback.
+        backends = [part.stream.backend for part in run.parts]
+        devices = dict.fromkeys(backend.device for backend in backends)
         return {
             "software": f"segmate-core {__version__}",
             "checkpoint": document["name"],
             "weights_sha256": document["weights_sha256"],
             "demonstration": document["demonstration"],
             "notice": RESEARCH_ONLY,
-            "backend": backend.name,
-            "device": backend.device,
-            "precision": backend.precision,
-            "python": platform.python_version(),
+            "backend": f"{backends[0].name} {backends[0].version}",
+            "device": ", ".join(devices),
+            "precision": backends[0].precision,
+            "python": f"{platform.python_version()}, numpy {np.__version__}",
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "forced": options.force,
             "flip_average": options.flip_average,
             "clean_up": cleaned,
             "warnings": run.warnings,

@@ -44,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exclude", nargs="*", default=[], metavar="NAME", help="cases to leave out, by name"
     )
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1: repeatable)")
 
 
@@ -69,7 +72,7 @@ def run(args: argparse.Namespace, report: Callable[[str], None] = log.info) -> i
     for case in cases:
         if case.group != "phantom":
             report(f"{case.name}: {case.group}, {', '.join(case.source['annotated'])}")
-    train(recipe, cases, args.output, progress=lambda progress: report(_progress_line(progress)))
+    train(recipe, cases, args.output, lambda progress: report(_progress_line(progress)), device=args.device)
     report(f"written: {args.output / CHECKPOINT_NAME}")
     return 0
 
@@ -98,18 +101,3 @@ def _progress_line(progress) -> str:
     dice = " ".join("-" if value is None else f"{value:.2f}" for value in known)
     speed = f"{line['steps_per_s']:.2f} steps/s, {left_min:.0f} min left"
     return f"step {progress.step} of {progress.steps}, loss {line['loss']:.3f}, {speed}, batch Dice {dice}"
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """`python -m SegMateCore.training.command`, without the rest of the command line."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    try:
-        return run(parser.parse_args(arguments))
-    except SegMateError as error:
-        parser.exit(2, f"segmate train: {error}\n")
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

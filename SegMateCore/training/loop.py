@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from SegMateCore.backends import torch_device
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.data.cases import TrainingCase
 from SegMateCore.errors import Cancelled, SegMateError
@@ -54,9 +55,11 @@ def train(
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     organs: OrganSet = NINE,
+    device: str = "cpu",
 ) -> Checkpoint:
     """Train and return the final checkpoint, which is also on disk. Uses torch's current number of threads.
 
+    device: "cpu", "cuda", "cuda:N", "mps", or "auto" for the best there is; chunks are made on the CPU.
     Raises SegMateError when there is nothing to learn from or the loss is no longer a number; Cancelled when
     cancelled() turns true, after which the last written checkpoint stays.
     """
@@ -65,7 +68,7 @@ def train(
     # Layers draw their first weights, and dropout its masks, from torch's global generator.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        run = _Run(recipe, cases, organs)
+        run = _Run(recipe, cases, organs, torch_device(device))
         with open(out_dir / METRICS_NAME, "w", encoding="utf-8") as metrics:
             for step in range(1, recipe.optimisation.steps + 1):
                 if cancelled is not None and cancelled():
@@ -85,15 +88,16 @@ def train(
 class _Run:
     """The moving parts of one training run."""
 
-    def __init__(self, recipe: Recipe, cases: Sequence[TrainingCase], organs: OrganSet):
+    def __init__(self, recipe: Recipe, cases: Sequence[TrainingCase], organs: OrganSet, device: str):
         self.recipe, self.cases, self.organs = recipe, cases, organs
+        self.device = torch.device(device)
         options = recipe.optimisation
         overrides = {**recipe.model_options, "context": recipe.preprocessing.context, "organs": len(organs)}
         self.model = create_model(recipe.model, **overrides)
         _start_from_background(self.model, len(organs))
         if options.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
-        self.model.train()
+        self.model.to(self.device).train()
         self.optimiser = make_optimiser(self.model, options)
         self.average = WeightAverage(self.model, options.average_decay)
         self.pool = ChunkPool(CaseMix(cases, recipe), recipe, organs.partner_permutation())
@@ -106,7 +110,7 @@ class _Run:
         started = time.monotonic()
         if step % self.recipe.sampling.steps_per_chunk == 0:
             self.pool.renew()
-        batch = self.pool.batch(options.batch)
+        batch = self.pool.batch(options.batch).to(self.device)
         self.data_seconds += time.monotonic() - started
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(step, options)
@@ -114,7 +118,7 @@ class _Run:
         if options.channels_last:
             slices = slices.contiguous(memory_format=torch.channels_last)
         faster = PackedResizeGradients() if options.channels_last else nullcontext()
-        with faster, torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
+        with faster, torch.autocast(self.device.type, torch.bfloat16, enabled=options.bfloat16):
             logits = self.model(slices, batch.z_positions)["segmentation"]
         loss, terms = segmentation_loss(logits, batch.labels, batch.annotated, self.recipe.loss)
         self.optimiser.zero_grad(set_to_none=True)

@@ -33,6 +33,10 @@ class Batch:
     annotated: Tensor
     z_positions: Tensor | None
 
+    def to(self, device: torch.device) -> Batch:
+        z_positions = None if self.z_positions is None else self.z_positions.to(device)
+        return Batch(self.slices.to(device), self.labels.to(device), self.annotated.to(device), z_positions)
+
 
 class CaseMix:
     """Draws a case: first its group by the recipe's mix, then the case by its weight."""

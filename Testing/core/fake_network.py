@@ -21,6 +21,7 @@ class BandBackend:
     """Logits from HU alone: 6 - 0.4 |mean over the context - centre|. Records what it was given."""
 
     name = "bands"
+    version = "1"
     precision = "fp32"
 
     def __init__(self, device="cpu", capacity=1000, left_half=None):

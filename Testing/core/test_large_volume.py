@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -31,7 +33,8 @@ def test_a_thousand_slices_in_under_three_gigabytes(tmp_path):
     del phantom
     done = subprocess.run(
         [sys.executable, "-c", CHILD, *"predict ct.nii.gz -o organs.nii.gz --statistics organs.csv".split()],
-        cwd=tmp_path, capture_output=True, text=True, timeout=1800,
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True, text=True, timeout=1800,
     )
     assert done.returncode == 0, done.stderr
     peak_mb = int(done.stdout.rsplit("peak", 1)[1])

@@ -232,6 +232,7 @@ def test_probabilities_come_in_the_input_order():
     "voxels, word",
     [
         (np.full((3, 4, 5), 7, np.int16), "every voxel is 7"),
+        (np.linspace(-1, 1, 60, dtype=np.float32).reshape(3, 4, 5), "normalised"),
         (np.arange(60, dtype=np.int16).reshape(3, 4, 5), "8-bit"),
         (np.arange(60, dtype=np.int16).reshape(3, 4, 5) * 50, "intercept"),
     ],

@@ -128,7 +128,7 @@ def test_what_cannot_be_a_segmentation(tmp_path, segmentation):
 
 def test_the_document_in_a_file_is_plain_json(tmp_path, segmentation, sitk):
     segmentation.write(tmp_path / "a.nii.gz")
-    document = json.loads(nibabel.load(tmp_path / "a.nii.gz").header.extensions[0].text)
+    document = json.loads(nibabel.load(tmp_path / "a.nii.gz").header.extensions[0].get_content())
     assert document["provenance"] == PROVENANCE and document["organs"] == NINE.to_list()
     segmentation.write(tmp_path / "a.nrrd")
     text = sitk.ReadImage(str(tmp_path / "a.nrrd")).GetMetaData("segmate")
