@@ -172,11 +172,11 @@ def _announce(predictor, quiet: bool) -> None:
     if document["demonstration"]:
         note(f"*** {DEMONSTRATION}; research use only ***")
     if not quiet:
-        licences = (
-            ", ".join(dict.fromkeys(entry["licence"] for entry in document["licences"])) or "not recorded"
-        )
+        licences = list(dict.fromkeys(entry["licence"] for entry in document["licences"])) or ["not recorded"]
+        more = f" and {len(licences) - 1} more (segmate info)" if len(licences) > 1 else ""
         engine = predictor.backends[0]
-        note(f"checkpoint {document['name']} on {engine.name} ({engine.device}), licences: {licences}")
+        where = f"{engine.name} ({engine.device})"
+        note(f"checkpoint {document['name']} on {where}, licence: {licences[0]}{more}")
 
 
 def _write_statistics(rows, path: Path) -> None:
