@@ -134,7 +134,17 @@ def _graph(network: torch.nn.Module, checkpoint: Checkpoint) -> onnx.ModelProto:
     # one than the checkpoint's. ONNX Runtime merges them when it opens the file.
     fold_constants(program.model)
     remove_unused_nodes(program.model)
-    return program.model_proto
+    return _without_traces(program.model_proto)
+
+
+def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The exporter notes for each node the source lines it came from, with the paths of this machine."""
+    graph = model.graph
+    del graph.metadata_props[:]
+    for entry in (*graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
+        entry.ClearField("metadata_props")
+        entry.ClearField("doc_string")
+    return model
 
 
 @contextmanager
