@@ -112,7 +112,7 @@ def test_half_weights_halve_the_file_and_keep_the_decisions(small_checkpoint, tm
 
 
 def test_the_file_keeps_no_paths_of_this_machine(small_checkpoint, tmp_path):
-    export_onnx(small_checkpoint, tmp_path / "a.onnx")
+    export.export_onnx(small_checkpoint, tmp_path / "a.onnx")
     content = (tmp_path / "a.onnx").read_bytes()
     assert b"site-packages" not in content and b".py" not in content and b"stack_trace" not in content
 
