@@ -13,7 +13,7 @@ from SegMateCore.data.phantom_chest import Chest
 from SegMateCore.data.phantom_frame import Frame
 from SegMateCore.data.phantom_landmarks import FREE, Abdomen, Kidney
 from SegMateCore.data.phantom_muscles import Diaphragm
-from SegMateCore.data.phantom_vessels import Vessel
+from SegMateCore.data.phantom_vessels import Vessel, artery, vein
 from SegMateCore.data.tissue import TISSUE_INDEX
 
 
@@ -95,34 +95,46 @@ def paint_pancreas(canvas: Canvas, frame: Frame, abdomen: Abdomen, rng: np.rando
 
 
 def abdominal_vessels(frame: Frame, chest: Chest, abdomen: Abdomen, rng: np.random.Generator) -> list[Vessel]:
-    """Vena cava, iliac, renal, mesenteric and splenic vessels, with nodes of lymph beside them."""
-    end = chest.aorta[-1]
-    cava = rng.uniform(8.5, 13) * frame.size
+    """Vena cava, iliac, renal, mesenteric and splenic vessels, with nodes of lymph beside them.
 
-    def beside(z: float, x: float, ahead: float) -> tuple[float, float, float]:
-        return (
-            x + float(frame.spine_x(z)),
-            float(frame.vertebra_y(z)) - float(frame.body_radius(z)) * 0.8 - ahead,
-            z,
-        )
-
-    course = [
-        beside(end[2] - 5, -16, 8),
-        beside(-160, -22, 8),
-        beside(-100, -24, 12),
-        beside(-50, -26, 22),
-        beside(-10, -26, 28),
+    In painting order, which is also the order of the draws.
+    """
+    return [
+        _vena_cava(frame, chest, rng),
+        *_iliac_vessels(frame, chest),
+        *_renal_vessels(chest, abdomen, rng),
+        *_gut_arteries(chest, abdomen),
+        *_lymph_nodes(frame, rng),
     ]
+
+
+def _beside_spine(frame: Frame, z: float, x: float, ahead: float) -> tuple[float, float, float]:
+    """The point at height z, x mm left of the middle of the spine and ahead mm before its bodies."""
+    y = float(frame.vertebra_y(z)) - float(frame.body_radius(z)) * 0.8 - ahead
+    return x + float(frame.spine_x(z)), y, z
+
+
+def _aorta_y(chest: Chest, z: float) -> float:
+    """Where the descending aorta runs at height z."""
+    return np.interp(-z, -chest.aorta[6:, 2], chest.aorta[6:, 1])
+
+
+def _vena_cava(frame: Frame, chest: Chest, rng: np.random.Generator) -> Vessel:
+    """Inferior vena cava, from the fork of the aorta up into the heart."""
+    radius = rng.uniform(8.5, 13) * frame.size
+    low = chest.aorta[-1][2] - 5
+    steps = ((low, -16, 8), (-160, -22, 8), (-100, -24, 12), (-50, -26, 22), (-10, -26, 28))
+    course = [_beside_spine(frame, *step) for step in steps]
     course.append((-26, 0.5 * (chest.heart[1] + course[-1][1]), chest.heart[2] - 18))
-    vessels = [
-        Vessel(
-            np.array(course),
-            cava,
-            "venous blood",
-            over=("fat", "liver", "hepatic vessel", "muscle", "left lung", "right lung"),
-        )
-    ]
+    over = ("fat", "liver", "hepatic vessel", "muscle", "left lung", "right lung")
+    return vein(course, radius, over)
+
+
+def _iliac_vessels(frame: Frame, chest: Chest) -> list[Vessel]:
+    """Right, then left: the iliac artery and vein, from the fork of the aorta to the hip."""
+    end = chest.aorta[-1]
     loose = ("fat", "muscle", "soft tissue")
+    vessels = []
     for side in (-1, 1):
         out = [
             end + (0, 0, 2),
@@ -130,62 +142,40 @@ def abdominal_vessels(frame: Frame, chest: Chest, abdomen: Abdomen, rng: np.rand
             (side * 62, -5, end[2] - 95),
             (side * 78, -52, frame.hip_z),
         ]
-        vessels.append(Vessel(np.array(out), [7, 6, 5, 4.5], "arterial blood", over=loose))
-        vessels.append(
-            Vessel(
-                np.array(out) + [(-12, 4, -4), (side * 2, 12, 0), (side * -8, 12, 0), (side * -14, 4, 0)],
-                [9, 7, 6, 6],
-                "venous blood",
-                over=loose,
-            )
-        )
-    for kidney in abdomen.kidneys:
-        hilum = kidney.centre - (kidney.side * kidney.radii[0] * 0.7, 6, 0)
-        z = hilum[2] + 12
-        aorta_y = np.interp(-z, -chest.aorta[6:, 2], chest.aorta[6:, 1])
-        vessels.append(
-            Vessel(
-                np.array([(8, aorta_y, z), (kidney.side * 30, aorta_y + 10, z - 6), hilum]),
-                2.8,
-                "arterial blood",
-                over=FREE,
-            )
-        )
-        vessels.append(
-            Vessel(
-                np.array([(-22, aorta_y - 2, z + 2), (kidney.side * 24, aorta_y - 4, z), hilum - (0, 5, 0)]),
-                rng.uniform(3.5, 5.5),
-                "venous blood",
-                over=FREE,
-            )
-        )
-    front = np.interp(90, -chest.aorta[6:, 2], chest.aorta[6:, 1])
-    vessels.append(
-        Vessel(
-            np.array([(6, front - 6, -88), (5, front - 24, -110), (2, front - 34, -200)]),
-            3.5,
-            "arterial blood",
-            over=FREE,
-        )
-    )
-    vessels.append(
-        Vessel(
-            np.array(
-                [
-                    (6, front - 6, -72),
-                    (2, front - 22, -70),
-                    (30, front - 14, -70),
-                    abdomen.spleen - (24, 16, 0),
-                ]
-            ),
-            [4, 4, 3.2, 3],
-            "arterial blood",
-            over=FREE,
-        )
-    )
-    for _ in range(rng.integers(0, 12)):
-        spot = np.array(beside(-rng.uniform(70, 220), rng.uniform(-45, 45), rng.uniform(4, 30)))
-        vessels.append(
-            Vessel(np.array([spot, spot + rng.normal(0, 4, 3)]), rng.uniform(2, 6), "soft tissue", over=FREE)
-        )
+        shift = [(-12, 4, -4), (side * 2, 12, 0), (side * -8, 12, 0), (side * -14, 4, 0)]
+        vessels.append(artery(out, [7, 6, 5, 4.5], loose))
+        vessels.append(vein(np.array(out) + shift, [9, 7, 6, 6], loose))
     return vessels
+
+
+def _renal_vessels(chest: Chest, abdomen: Abdomen, rng: np.random.Generator) -> list[Vessel]:
+    """Artery and vein of each kidney."""
+    vessels = []
+    for kidney in abdomen.kidneys:
+        side = kidney.side
+        hilum = kidney.centre - (side * kidney.radii[0] * 0.7, 6, 0)
+        z = hilum[2] + 12
+        y = _aorta_y(chest, z)
+        vessels.append(artery([(8, y, z), (side * 30, y + 10, z - 6), hilum], 2.8, FREE))
+        course = [(-22, y - 2, z + 2), (side * 24, y - 4, z), hilum - (0, 5, 0)]
+        vessels.append(vein(course, rng.uniform(3.5, 5.5), FREE))
+    return vessels
+
+
+def _gut_arteries(chest: Chest, abdomen: Abdomen) -> list[Vessel]:
+    """Superior mesenteric artery and splenic artery."""
+    y = _aorta_y(chest, -90)
+    mesenteric = [(6, y - 6, -88), (5, y - 24, -110), (2, y - 34, -200)]
+    splenic = [(6, y - 6, -72), (2, y - 22, -70), (30, y - 14, -70), abdomen.spleen - (24, 16, 0)]
+    return [artery(mesenteric, 3.5, FREE), artery(splenic, [4, 4, 3.2, 3], FREE)]
+
+
+def _lymph_nodes(frame: Frame, rng: np.random.Generator) -> list[Vessel]:
+    """From none to eleven short pieces of soft tissue before the spine."""
+    nodes = []
+    for _ in range(rng.integers(0, 12)):
+        z, x, ahead = -rng.uniform(70, 220), rng.uniform(-45, 45), rng.uniform(4, 30)
+        spot = np.array(_beside_spine(frame, z, x, ahead))
+        points = np.array([spot, spot + rng.normal(0, 4, 3)])
+        nodes.append(Vessel(points, rng.uniform(2, 6), "soft tissue", over=FREE))
+    return nodes
