@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import venv
@@ -23,7 +24,14 @@ def run(*command, cwd: Path) -> str:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "build", "--wheel", "--outdir", folder, ROOT, cwd=folder)
+    # A copy: setuptools leaves its build folder behind, and would put old files of it into the next wheel.
+    source = folder / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE.txt"):
+        shutil.copy(ROOT / name, source)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "SegMateCore", source / "SegMateCore", ignore=ignored)
+    run(sys.executable, "-m", "build", "--wheel", "--outdir", folder, source, cwd=folder)
     return next(folder.glob("*.whl"))
 
 
