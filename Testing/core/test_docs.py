@@ -41,8 +41,11 @@ def test_examples_run(document, folder, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     names: dict = {}
     for block in BLOCK.finditer(document.read_text(encoding="utf-8")):
-        if block["mark"] in SET_UP or (block["mark"] or "").startswith("not run"):
+        mark = block["mark"] or ""
+        if mark in SET_UP or mark.startswith("not run"):
             continue
+        if mark.startswith("needs "):
+            pytest.importorskip(mark.removeprefix("needs "))
         if block["language"] == "python":
             exec(compile(block["code"], str(document), "exec"), names)
             continue
