@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -27,7 +28,10 @@ def folder(tmp_path_factory) -> Path:
 
 def run_segmate(arguments: str, folder: Path) -> None:
     command = f"{sys.executable} -m SegMateCore {arguments}"
-    done = subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True, timeout=300)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, shell=True, cwd=folder, env=env, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, f"segmate {arguments}\n{done.stdout}\n{done.stderr}"
 
 
