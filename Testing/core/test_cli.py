@@ -4,37 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from command import ROOT, segmate
 from small_ct import write_ct
 
 from SegMateCore.cli import COMMANDS, main
 from SegMateCore.organs import NINE
 from SegMateCore.segmentation import Segmentation
 
-ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "onnxruntime", "nibabel", "scipy", "numpy", "PIL", "pydicom")
 
 
-def segmate(*words, **options) -> subprocess.CompletedProcess:
-    """Run the command in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "SegMateCore", *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment,
-        **options,
-    )
 
 
 class TestHelp:

@@ -10,8 +10,8 @@ import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1
 from random_grids import rotation
+from refusals import refused
 
-from SegMateCore.errors import SegMateError
 from SegMateCore.volume import Volume
 
 COUNT, ROWS, COLUMNS = 6, 4, 5
@@ -49,15 +49,6 @@ def write_series(folder, **changes):
     for k in range(COUNT):
         write_slice(folder, k, **changes)
     return folder
-
-
-def refused(path, *words) -> None:
-    with pytest.raises(SegMateError) as caught:
-        Volume.read(path)
-    text = str(caught.value)
-    assert "\n" not in text and str(path) in text
-    for word in words:
-        assert word in text, text
 
 
 def test_an_axial_series_by_hand(tmp_path):

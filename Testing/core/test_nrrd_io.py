@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from random_grids import numbered, volumes
+from refusals import refused
 
 from SegMateCore.errors import SegMateError
 from SegMateCore.nrrd_io import write_nrrd
@@ -96,15 +97,6 @@ def test_detached_and_uncompressed_files_and_an_axis_of_one(tmp_path):
     volume = Volume.read(tmp_path / "e.nrrd")
     np.testing.assert_array_equal(volume.voxels, numbered(SHAPE))
     np.testing.assert_array_equal(volume.affine, AFFINE)
-
-
-def refused(path, *words):
-    with pytest.raises(SegMateError) as caught:
-        Volume.read(path)
-    text = str(caught.value)
-    assert "\n" not in text and str(path) in text
-    for word in words:
-        assert word in text, text
 
 
 @pytest.mark.parametrize("space", [None, "scanner-xyz", "3D-right-handed", "left-posterior-superior-time"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -12,22 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-
-
-def segmate(*words, **options) -> subprocess.CompletedProcess:
-    """Run the command in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "SegMateCore", *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment,
-        **options,
-    )
-
+from command import ROOT, segmate
 
 SLOW_PREDICT = """
 import sys, time

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from SegMateCore import Predictor, Volume
+from SegMateCore.demo import dice
 from SegMateCore.predictor import PredictOptions
 
 PIECES = {
@@ -49,7 +50,7 @@ def measure(predictor: Predictor, volume: Volume) -> dict[str, dict[str, float]]
         for organ in predictor.checkpoint.organs:
             a, b = ours == organ.label, reference == organ.label
             if b.sum() * canonical.voxel_ml >= 1:
-                found[name][organ.name] = round(2 * int((a & b).sum()) / int(a.sum() + b.sum()), 4)
+                found[name][organ.name] = round(dice(a, b), 4)
     return found
 
 

@@ -13,16 +13,10 @@ import json
 import time
 from pathlib import Path
 
-import numpy as np
-
 from SegMateCore import Predictor, Segmentation, Volume
+from SegMateCore.demo import dice
 from SegMateCore.organs import NINE
 from SegMateCore.statistics import organ_statistics
-
-
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    total = int(a.sum()) + int(b.sum())
-    return float("nan") if total == 0 else 2 * int((a & b).sum()) / total
 
 
 def score(predictor: Predictor, case: Path) -> dict:
@@ -39,7 +33,8 @@ def score(predictor: Predictor, case: Path) -> dict:
         for organ in NINE:
             if organ.key in annotated:
                 value = dice(found.labels == organ.label, truth == organ.label)
-                row["dice"][organ.key] = round(value, 3)
+                if value is not None:
+                    row["dice"][organ.key] = round(value, 3)
     return row
 
 
