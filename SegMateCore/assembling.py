@@ -96,15 +96,15 @@ class PartOnGrid:
 
 def label_slices(
     parts: list[PartOnGrid], shape: tuple[int, int, int], labels: tuple[int, ...],
-    thresholds: tuple[float, ...],
+    thresholds: tuple[float, ...], slab: range | None = None,
 ) -> Iterator[np.ndarray]:
     """Label slices (J, I) uint8 of a native canonical grid of `shape`, from the lowest to the highest.
 
-    labels, thresholds: of each channel.
+    labels, thresholds: of each channel. slab: the slices wanted, None for all.
     """
     # The first to reach a probability keeps it, so ties go to the lowest label.
     rising = sorted(range(len(labels)), key=labels.__getitem__)
-    for k in range(shape[0]):
+    for k in range(shape[0]) if slab is None else slab:
         planes = [part.slice(k) for part in parts]
         out = np.zeros(shape[1:], np.uint8)
         best = np.zeros(shape[1:], np.float32)

@@ -185,8 +185,13 @@ class OnnxBackend:
     def open(cls, path: Path, wanted: str, precision: str, threads: int | None):
         if precision not in ("auto", "fp32"):
             raise SegMateError(f"precision {precision!r} is not for ONNX Runtime, expected fp32")
-        import onnxruntime
-
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise SegMateError(
+                f"{path} needs ONNX Runtime, which is not installed or does not load ({error}):"
+                " pip install onnxruntime"
+            ) from error
         provider, device = onnx_provider(wanted)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3

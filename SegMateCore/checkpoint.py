@@ -1,7 +1,8 @@
 """A checkpoint: one self-describing file with networks, preprocessing, organs, training record and licences.
 
 `Checkpoint.read(path)` takes .safetensors, .onnx, or a .pth of the original project; `Checkpoint.write`
-makes a .safetensors. Needs numpy and safetensors only (.pth needs torch). The format: docs/checkpoint.md.
+makes a .safetensors. Reading needs numpy alone, writing also safetensors (.pth needs torch). The format:
+docs/checkpoint.md.
 """
 
 from __future__ import annotations

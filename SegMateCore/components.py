@@ -11,15 +11,19 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import ndimage
 
+from SegMateCore.cancelling import IsCancelled, until_cancelled
 from SegMateCore.organs import OrganSet
 
 Rules = Mapping[str, "str | float"]
 
 
-def clean_up(labels: np.ndarray, organs: OrganSet, rules: Rules) -> None:
-    """Remove, in place, what the rules do not keep of labels (K, J, I) uint8."""
+def clean_up(labels: np.ndarray, organs: OrganSet, rules: Rules, cancelled: IsCancelled = None) -> None:
+    """Remove, in place, what the rules do not keep of labels (K, J, I) uint8.
+
+    Raises Cancelled between two organs when `cancelled()` turned true.
+    """
     boxes = ndimage.find_objects(labels)
-    for name, rule in rules.items():
+    for name, rule in until_cancelled(rules.items(), cancelled):
         label = organs.by_name(name).label
         if label > len(boxes) or boxes[label - 1] is None:
             continue

@@ -7,7 +7,6 @@ really done on each, since a library that imports may still fail there.
 from __future__ import annotations
 
 import importlib.util
-import os
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from SegMateCore.errors import SegMateError
+from SegMateCore.machine import cpu_count, memory_gb
 from SegMateCore.version import __version__
 
 GOOD, ABSENT, NOTE, WRONG = "ok", "absent", "note", "wrong"
@@ -75,30 +75,15 @@ def can_predict(findings: list[Finding]) -> bool:
 def _machine() -> Iterator[Finding]:
     yield Finding("machine", "segmate", GOOD, __version__)
     yield Finding("machine", "Python", GOOD, f"{platform.python_version()} on {platform.platform()}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield Finding("machine", "CPU", GOOD, f"{cores} cores")
-    memory_gb = _memory_gb()
-    if memory_gb is None:
+    yield Finding("machine", "CPU", GOOD, f"{cpu_count()} cores")
+    memory = memory_gb()
+    if memory is None:
         yield Finding("machine", "memory", NOTE, "its size is not to be had on this system")
-    elif memory_gb < SUFFICIENT_RAM_GB:
+    elif memory < SUFFICIENT_RAM_GB:
         advice = f"{SUFFICIENT_RAM_GB:.0f} GB are comfortable: use --chunk 1 for large CTs"
-        yield Finding("machine", "memory", NOTE, f"{memory_gb:.1f} GB", advice)
+        yield Finding("machine", "memory", NOTE, f"{memory:.1f} GB", advice)
     else:
-        yield Finding("machine", "memory", GOOD, f"{memory_gb:.1f} GB")
-
-
-def _memory_gb() -> float | None:
-    """Physical memory, or what the control group of a container allows if that is less."""
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None
-    limit = Path("/sys/fs/cgroup/memory.max")
-    try:
-        total = min(total, int(limit.read_text()))
-    except (OSError, ValueError):
-        pass  # no control group, or its limit reads "max"
-    return total / 2**30
+        yield Finding("machine", "memory", GOOD, f"{memory:.1f} GB")
 
 
 def _libraries() -> Iterator[Finding]:

@@ -25,6 +25,7 @@ def is_finished(outputs: Outputs, checkpoint: Checkpoint, organs: OrganSet, opti
         "weights_sha256": checkpoint.weights_sha256,
         "flip_average": options.flip_average,
         "clean_up": bool(clean_up_rules(checkpoint, options)),
+        "region": None,
     }
     for path, held in outputs.segmentations(organs):
         if path.is_file():
@@ -42,7 +43,8 @@ def _check_same_origin(path: Path, expected: dict, organs: tuple[str, ...]) -> N
         raise SegMateError(
             f"{path} was made by the checkpoint {provenance.get('checkpoint', 'unknown')!r}: {advice}"
         )
-    for choice, what in (("flip_average", "flip averaging"), ("clean_up", "clean-up")):
+    choices = {"flip_average": "flip averaging", "clean_up": "clean-up", "region": "a region"}
+    for choice, what in choices.items():
         if provenance.get(choice) != expected[choice]:
             made, wanted = ("without", "with") if expected[choice] else ("with", "without")
             raise SegMateError(f"{path} was made {made} {what}, this run is {wanted} it: {advice}")

@@ -17,12 +17,14 @@ import numpy as np
 from SegMateCore.assembling import PartOnGrid, label_slices, probability_slices
 from SegMateCore.backends import Backend, open_backend
 from SegMateCore.bundled import resolve_checkpoint
+from SegMateCore.cancelling import IsCancelled, stop_if, until_cancelled
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.components import clean_up
-from SegMateCore.errors import Cancelled, SegMateError
+from SegMateCore.errors import SegMateError
 from SegMateCore.notices import RESEARCH_ONLY
 from SegMateCore.plausibility import check_looks_like_ct, implausible_sides
 from SegMateCore.rectify import labels_onto, rectified, shear_degrees
+from SegMateCore.region import BoxRegion
 from SegMateCore.segmentation import Segmentation
 from SegMateCore.version import __version__
 from SegMateCore.volume import Volume
@@ -81,11 +83,13 @@ class Predictor:
 
     def predict(
         self, volume: Volume, organs: Sequence[str] | None = None, progress: Progress | None = None,
-        cancelled: Callable[[], bool] | None = None, options: PredictOptions | None = None,
+        cancelled: IsCancelled = None, options: PredictOptions | None = None, region: BoxRegion | None = None,
     ) -> Segmentation:
         """Labels on the volume's own grid.
 
-        organs: names to keep, None for all; the kept organs get the same voxels as in a full run.
+        organs: names to keep, None for all; the kept organs get the same voxels as in a full run. region:
+        the box to segment, None for the whole volume; inside it, too, the network's answer is that of a full
+        run, and there are no labels outside.
         Raises SegMateError for input that cannot be a CT, Cancelled when `cancelled()` turned true.
         """
         options = options or PredictOptions()
@@ -93,15 +97,15 @@ class Predictor:
         run = self._start(volume, options, progress, cancelled)
         every_label = tuple(organ.label for organ in self.checkpoint.organs)
         labels = np.zeros(run.canonical.shape, np.uint8)
-        slices = label_slices(run.parts, labels.shape, every_label, self._thresholds())
-        for k, plane in enumerate(slices):
+        slab = range(len(labels)) if region is None else region.slab(run.canonical)
+        slices = label_slices(run.parts, labels.shape, every_label, self._thresholds(), slab)
+        for k, plane in zip(slab, until_cancelled(slices, cancelled)):
             labels[k] = plane
-            _report(progress, "segment", k + 1, len(labels))
-        _stop_if(cancelled)
+            _report(progress, "segment", k + 1 - slab.start, len(slab))
         rules = clean_up_rules(self.checkpoint, options)
         if rules:
             _report(progress, "clean up", 0, 1)
-            clean_up(labels, self.checkpoint.organs, rules)
+            clean_up(labels[slab.start : slab.stop], self.checkpoint.organs, rules, cancelled)
             _report(progress, "clean up", 1, 1)
         run.warnings.extend(implausible_sides(labels, run.canonical.affine, self.checkpoint.organs))
         organ_set = self.checkpoint.organs
@@ -111,16 +115,19 @@ class Predictor:
                 lut[every_label[index]] = every_label[index]
             labels = lut[labels]
             organ_set = organ_set.only(sorted(kept))
-        _stop_if(cancelled)
+        stop_if(cancelled)
+        labels = self._onto_input(labels, run.canonical, volume, cancelled)
+        if region is not None:
+            region.erase_outside(labels, volume)
         return Segmentation(
-            self._onto_input(labels, run.canonical, volume), volume.affine, organ_set,
-            self._provenance(run, options, cleaned=bool(rules)),
+            labels, volume.affine, organ_set,
+            self._provenance(run, options, cleaned=bool(rules), region=region),
             nifti_geometry=volume.nifti_geometry,
         )
 
     def probabilities(
         self, volume: Volume, organs: Sequence[str] | None = None, progress: Progress | None = None,
-        cancelled: Callable[[], bool] | None = None, options: PredictOptions | None = None,
+        cancelled: IsCancelled = None, options: PredictOptions | None = None,
     ) -> np.ndarray:
         """Probabilities (C, K, J, I) float16 of the named organs (None: all) on the volume's own grid.
 
@@ -150,7 +157,7 @@ class Predictor:
         warnings: list[str] = []
         if volume.is_sheared:
             warnings.append(f"axes deviate {shear_degrees(volume):.1f} degrees from right angles: rectified")
-            volume = rectified(volume)
+            volume = rectified(volume, cancelled)
         canonical = volume.canonical()
         parts = []
         prepared: dict[tuple, np.ndarray] = {}
@@ -159,11 +166,10 @@ class Predictor:
             grid = preprocessing.working_grid(canonical)
             key = (preprocessing.spacing_mm, preprocessing.interpolation)
             if key not in prepared:
-                prepared[key] = preprocessing.working_hu(canonical, grid)
+                prepared[key] = preprocessing.working_hu(canonical, grid, cancelled)
             pairs = self.checkpoint.organs.partner_permutation() if options.flip_average else None
             stream = SliceStream(
-                prepared[key], preprocessing, backend, options.chunk, pairs, warnings.append,
-                cancelled or (lambda: False),
+                prepared[key], preprocessing, backend, options.chunk, pairs, warnings.append, cancelled,
             )
             parts.append(PartOnGrid(stream, grid))
             warnings.extend(text for text in part.notes if text not in warnings)
@@ -177,13 +183,15 @@ class Predictor:
         return tuple(float(value) for value in np.mean(each, axis=0))
 
     @staticmethod
-    def _onto_input(labels: np.ndarray, canonical: Volume, volume: Volume) -> np.ndarray:
+    def _onto_input(labels: np.ndarray, canonical: Volume, volume: Volume, cancelled) -> np.ndarray:
         if not volume.is_sheared:
             return volume.from_canonical(labels)
         # canonical belongs to the rectified copy; its labels are pulled onto the sheared grid
-        return labels_onto(volume, labels, canonical.affine)
+        return labels_onto(volume, labels, canonical.affine, cancelled)
 
-    def _provenance(self, run: _Run, options: PredictOptions, cleaned: bool) -> dict:
+    def _provenance(
+        self, run: _Run, options: PredictOptions, cleaned: bool, region: BoxRegion | None
+    ) -> dict:
         document = self.checkpoint.document
         # The streams' own backends tell the truth after a fallback.
         backends = [part.stream.backend for part in run.parts]
@@ -202,6 +210,7 @@ class Predictor:
             "forced": options.force,
             "flip_average": options.flip_average,
             "clean_up": cleaned,
+            "region": None if region is None else region.to_dict(),
             "warnings": run.warnings,
         }
 
@@ -219,8 +228,3 @@ def clean_up_rules(checkpoint: Checkpoint, options: PredictOptions) -> dict[str,
 def _report(progress: Progress | None, stage: str, done: int, total: int) -> None:
     if progress is not None:
         progress(stage, done, total)
-
-
-def _stop_if(cancelled: Callable[[], bool] | None) -> None:
-    if cancelled is not None and cancelled():
-        raise Cancelled("cancelled: nothing was written")

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from SegMateCore.cancelling import IsCancelled
 from SegMateCore.errors import SegMateError
 from SegMateCore.resampling import PADDING_FLOOR_HU, WorkingGrid, resample_hu, working_grid
 from SegMateCore.volume import Volume
@@ -78,9 +79,11 @@ class Preprocessing:
         """The network's grid on a canonical volume."""
         return working_grid(canonical, self.spacing_mm)
 
-    def working_hu(self, canonical: Volume, grid: WorkingGrid) -> np.ndarray:
+    def working_hu(
+        self, canonical: Volume, grid: WorkingGrid, cancelled: IsCancelled = None
+    ) -> np.ndarray:
         """HU on the working grid (K, J, I): float32, or on the CT's own grid its voxels themselves."""
-        return canonical.voxels if grid.is_native else resample_hu(canonical, grid)
+        return canonical.voxels if grid.is_native else resample_hu(canonical, grid, cancelled)
 
     def normalise(self, hu: np.ndarray) -> np.ndarray:
         """Network values, float32, of HU of any shape."""

@@ -9,26 +9,35 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from SegMateCore.cancelling import IsCancelled, until_cancelled
 from SegMateCore.resampling import PADDING_FLOOR_HU
 from SegMateCore.volume import Volume
 
 
-def rectified(volume: Volume) -> Volume:
-    """An orthogonal float32 or int16 copy of a sheared volume (linear interpolation, -1024 HU outside)."""
+def rectified(volume: Volume, cancelled: IsCancelled = None) -> Volume:
+    """An orthogonal float32 or int16 copy of a sheared volume (linear interpolation, -1024 HU outside).
+
+    Raises Cancelled when `cancelled()` turned true.
+    """
     affine, shape = _orthogonal_grid(volume)
     to_source = np.linalg.inv(volume.affine) @ affine
     # Other integer types may not hold the fill value.
     out = np.empty(shape, np.int16 if volume.voxels.dtype == np.int16 else np.float32)
-    for k in range(shape[0]):
+    for k in until_cancelled(range(shape[0]), cancelled):
         _pull(volume.voxels, out[k], k, to_source, order=1, fill=PADDING_FLOOR_HU)
     return Volume(out, affine)
 
 
-def labels_onto(volume: Volume, rectified_labels: np.ndarray, rectified_affine: np.ndarray) -> np.ndarray:
-    """Labels (K, J, I) on the sheared volume's own grid: those of the nearest rectified voxels."""
+def labels_onto(
+    volume: Volume, rectified_labels: np.ndarray, rectified_affine: np.ndarray, cancelled: IsCancelled = None
+) -> np.ndarray:
+    """Labels (K, J, I) on the sheared volume's own grid: those of the nearest rectified voxels.
+
+    Raises Cancelled when `cancelled()` turned true.
+    """
     to_rectified = np.linalg.inv(rectified_affine) @ volume.affine
     out = np.empty(volume.shape, rectified_labels.dtype)
-    for k in range(len(out)):
+    for k in until_cancelled(range(len(out)), cancelled):
         _pull(rectified_labels, out[k], k, to_rectified, order=0, fill=0)
     return out
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from SegMateCore.cancelling import IsCancelled, until_cancelled
 from SegMateCore.volume import Volume
 
 # Scanners mark what lies outside the field of view with -1024, -2000, -2048 or -3024: it is all air here,
@@ -102,10 +103,13 @@ def _slices_onto(grid: WorkingGrid, slices: Iterator[np.ndarray]) -> np.ndarray:
     return out
 
 
-def resample_hu(canonical: Volume, grid: WorkingGrid) -> np.ndarray:
-    """HU on the working grid, float32 (K, J, I), padding raised to -1024; one source slice at a time."""
-    planes = (np.maximum(plane.astype(np.float32), PADDING_FLOOR_HU) for plane in canonical.voxels)
-    return _slices_onto(grid, planes)
+def resample_hu(canonical: Volume, grid: WorkingGrid, cancelled: IsCancelled = None) -> np.ndarray:
+    """HU on the working grid, float32 (K, J, I), padding raised to -1024; one source slice at a time.
+
+    Raises Cancelled when `cancelled()` turned true.
+    """
+    slices = until_cancelled(canonical.voxels, cancelled)
+    return _slices_onto(grid, (np.maximum(plane.astype(np.float32), PADDING_FLOOR_HU) for plane in slices))
 
 
 def resample_labels(canonical: Volume, grid: WorkingGrid, labels: tuple[int, ...]) -> np.ndarray:

@@ -16,18 +16,9 @@ from SegMateCore.errors import SegMateError
 from SegMateCore.nrrd_io import affine_of, read_raw, texts_of, write_nrrd
 from SegMateCore.organs import LARGEST_LABEL, Organ, OrganSet
 from SegMateCore.segmentation import DOCUMENT_KEY, Segmentation, as_labels, parse_document, values_in
+from SegMateCore.terminology import terminology_entry
 
-TERMINOLOGY_CONTEXT = "Segmentation category and type - DICOM master list"
-ANATOMIC_CONTEXT = "Anatomic codes - DICOM master list"
-CATEGORY = "SCT^123037004^Anatomical Structure"
 REPRESENTATION = "Binary labelmap"
-
-
-def terminology_entry(organ: Organ) -> str:
-    """Slicer's serialised terminology entry: contexts, category, type, modifier, no anatomic region."""
-    modifier = f"SCT^{organ.modifier_code}^{organ.modifier.capitalize()}" if organ.modifier else "^^"
-    kind = f"SCT^{organ.code}^{organ.meaning}"
-    return "~".join([TERMINOLOGY_CONTEXT, CATEGORY, kind, modifier, ANATOMIC_CONTEXT, "^^", "^^"])
 
 
 def write_seg_nrrd(segmentation: Segmentation, path: str | PathLike) -> None:

@@ -16,6 +16,7 @@ from os import PathLike
 import numpy as np
 
 from SegMateCore.atomic import atomic_write
+from SegMateCore.cancelling import IsCancelled, until_cancelled
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import LARGEST_LABEL, OrganSet
 from SegMateCore.segmentation import Segmentation
@@ -59,15 +60,21 @@ class OrganStatistics:
         }  # fmt: skip
 
 
-def organ_statistics(segmentation: Segmentation, volume: Volume) -> list[OrganStatistics]:
-    """Figures of every organ of the segmentation, in its order. Raises SegMateError for another grid."""
+def organ_statistics(
+    segmentation: Segmentation, volume: Volume, cancelled: IsCancelled = None
+) -> list[OrganStatistics]:
+    """Figures of every organ of the segmentation, in its order.
+
+    Raises SegMateError for another grid, Cancelled when `cancelled()` turned true.
+    """
     if not volume.same_grid(segmentation.as_volume()):
         raise SegMateError(
             f"the segmentation {segmentation.labels.shape} does not lie on the grid of the CT {volume.shape},"
             " expected the CT that it was made from"
         )
     tally = _Tally(segmentation.organs)
-    for k, (labels, hu) in enumerate(zip(segmentation.labels, volume.voxels)):
+    slices = until_cancelled(zip(segmentation.labels, volume.voxels), cancelled)
+    for k, (labels, hu) in enumerate(slices):
         tally.add_slice(k, labels, hu)
     axcodes = volume.axcodes
     # Positions in "ijk" of the axes that run right-left, anterior-posterior and inferior-superior.

@@ -1,26 +1,29 @@
 """The weights of a checkpoint: named arrays in a .safetensors file, in memory, or absent, and their hash.
 
 Takes paths and dictionaries of numpy arrays, gives the same. safetensors (github.com/huggingface/safetensors)
-holds nothing but numbers and one table of texts: reading it cannot run code. No file stays open.
+holds nothing but numbers and one table of texts: reading it cannot run code. No file stays open. Only writing
+needs the safetensors library.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from SegMateCore.atomic import atomic_write
 from SegMateCore.errors import SegMateError
+from SegMateCore.safetensors_header import SafetensorsHeader, TensorEntry
 
 DTYPES = ("float16", "float32", "float64", "int64", "int32", "uint8", "bool")
-_MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
-_PICKLE_OR_ZIP = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+# The format's names of these types, and how numpy reads them.
+_STORED = {
+    "F16": "<f2", "F32": "<f4", "F64": "<f8", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?",
+}  # fmt: skip
 
 
 class WeightsFile:
@@ -31,29 +34,30 @@ class WeightsFile:
 
     def __init__(self, path: Path):
         self.path = path
-        _check_header(path)
-        with self._open() as tensors:
-            self.metadata: dict[str, str] = tensors.metadata() or {}
-            self.keys: tuple[str, ...] = tuple(sorted(tensors.keys()))
-
-    def _open(self):
-        try:
-            return safe_open(str(self.path), framework="numpy")
-        except (SafetensorError, OSError) as error:
-            raise SegMateError(
-                f"{self.path} is not a whole .safetensors file ({error}); copy it again"
-            ) from None
+        header = SafetensorsHeader.read(path)
+        self.metadata = header.metadata
+        self.keys: tuple[str, ...] = tuple(sorted(header.tensors))
+        self._tensors = header.tensors
 
     def items(self, keys: Iterable[str]) -> Iterable[tuple[str, np.ndarray]]:
         """(key, array) in the order of `keys`, one array in memory at a time."""
-        with self._open() as tensors:
-            for key in keys:
-                try:
-                    yield key, tensors.get_tensor(key)
-                except (SafetensorError, TypeError, AttributeError) as error:
-                    raise SegMateError(
-                        f'{self.path}: tensor "{key}" cannot be read as one of {", ".join(DTYPES)} ({error})'
-                    ) from None
+        try:
+            with open(self.path, "rb") as stream:
+                for key in keys:
+                    yield key, self._read(stream, key, self._tensors[key])
+        except OSError as error:
+            raise SegMateError(f"cannot read {self.path}: {error.strerror or error}") from None
+
+    def _read(self, stream: BinaryIO, key: str, entry: TensorEntry) -> np.ndarray:
+        if entry.dtype not in _STORED:
+            raise SegMateError(
+                f'{self.path}: tensor "{key}" cannot be read as one of {", ".join(DTYPES)} ({entry.dtype})'
+            )
+        stream.seek(entry.start)
+        array = np.fromfile(stream, _STORED[entry.dtype], math.prod(entry.shape))
+        if array.size != math.prod(entry.shape):
+            raise SegMateError(f"{self.path} was cut off since it was opened; copy it again")
+        return array.reshape(entry.shape)
 
 
 class WeightsInMemory:
@@ -116,29 +120,9 @@ def halved(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def write_weights(path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
     """One .safetensors file, all of it or none (SegMateError)."""
+    from safetensors.numpy import save
+
     # safetensors' own save_file makes files that only their owner can read.
     content = save(dict(tensors), metadata=metadata)
     with atomic_write(path) as stream:
         stream.write(content)
-
-
-def _check_header(path: Path) -> None:
-    """Catches by its first bytes what is not safetensors, with a message that says what it is instead."""
-    try:
-        size = os.path.getsize(path)
-        with open(path, "rb") as stream:
-            first = stream.read(16)
-    except OSError as error:
-        raise SegMateError(f"cannot read {path}: {error.strerror or error}") from None
-    if first.startswith(_PICKLE_OR_ZIP):
-        raise SegMateError(
-            f"{path} is a pickle or zip file, as torch.save writes, not .safetensors; it is not opened, "
-            "since a pickle can run code. A checkpoint of the original project is read as .pth"
-        )
-    length = int.from_bytes(first[:8], "little")
-    if len(first) < 16 or length > _MAX_HEADER_BYTES or first[8:9] != b"{":
-        raise SegMateError(f"{path} is not a .safetensors file ({size} bytes); expected a checkpoint")
-    if 8 + length > size:
-        raise SegMateError(
-            f"{path} is cut off: its header needs {8 + length} bytes, the file has {size}; copy it again"
-        )

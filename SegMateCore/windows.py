@@ -11,7 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 from SegMateCore.backends import Backend, OutOfMemory
-from SegMateCore.errors import Cancelled, SegMateError
+from SegMateCore.cancelling import IsCancelled, stop_if
+from SegMateCore.errors import SegMateError
 from SegMateCore.preprocessing import Preprocessing
 
 # Every encoder halves its input five times.
@@ -36,7 +37,7 @@ class SliceStream:
 
     def __init__(
         self, hu: np.ndarray, preprocessing: Preprocessing, backend: Backend, chunk: int,
-        flip_pairs: tuple[int, ...] | None, warn: Callable[[str], None], cancelled: Callable[[], bool],
+        flip_pairs: tuple[int, ...] | None, warn: Callable[[str], None], cancelled: IsCancelled,
     ):
         self.hu = hu
         self.preprocessing = preprocessing
@@ -49,7 +50,12 @@ class SliceStream:
         self._next = 0
 
     def slices(self, first: int, last: int) -> list[np.ndarray]:
-        """Probabilities of the working slices first..last-1, each (C, J, I); earlier ones are forgotten."""
+        """Probabilities of the working slices first..last-1, each (C, J, I).
+
+        To be asked for from low to high: earlier ones are forgotten, and those that nobody asks for on the
+        way are not computed.
+        """
+        self._next = max(self._next, first)
         while self._next < last:
             stop = min(self._next + self.chunk, len(self.hu))
             for k, probabilities in zip(range(self._next, stop), self._run(self._next, stop)):
@@ -96,8 +102,7 @@ class SliceStream:
         done = []
         start = 0
         while start < len(windows):
-            if self.cancelled():
-                raise Cancelled("cancelled: nothing was written")
+            stop_if(self.cancelled)
             piece = slice(start, start + self.chunk)
             try:
                 heights = None if z_positions is None else z_positions[piece]

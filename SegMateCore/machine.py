@@ -1,0 +1,25 @@
+"""What this process may use of the computer: cores and memory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cpu_count() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_gb() -> float | None:
+    """Physical memory, or what the control group of a container allows if that is less; None if unknown."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+    limit = Path("/sys/fs/cgroup/memory.max")
+    try:
+        total = min(total, int(limit.read_text()))
+    except (OSError, ValueError):
+        pass  # no control group, or its limit reads "max"
+    return total / 2**30
