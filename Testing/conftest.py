@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Slicer's wheel takes every folder named "slicer" in the search path for a part of itself and imports all
+# that is in it. Testing/slicer is none.
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
 
 # Times of single examples say nothing on a busy machine.
 settings.register_profile("project", deadline=None)
