@@ -1,0 +1,84 @@
+"""The figures of the organs as a table of the scene.
+
+Takes rows as OrganStatistics.to_dict gives them, fills a vtkMRMLTableNode with typed columns that carry
+title, unit and description.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import vtk
+from slicer.i18n import tr as _
+
+from SegMateCore.errors import SegMateError
+
+
+@dataclass(frozen=True)
+class _Column:
+    """name: as in the table; unit: "" for none; value: text or number of one row."""
+
+    name: str
+    title: str
+    unit: str
+    description: str
+    is_text: bool
+    value: Callable[[Mapping], str | float]
+
+
+def write_table(table_node, rows: Iterable[Mapping]) -> None:
+    """Replace the content of the table node by one line per organ; its observers get one event.
+
+    An absent organ has 0 ml and no HU: NaN, which numeric columns need for "nothing". Raises SegMateError for
+    rows without the figures.
+    """
+    rows = list(rows)
+    columns = _columns()
+    table = vtk.vtkTable()
+    try:
+        for column in columns:
+            table.AddColumn(_filled(column, rows))
+    except KeyError as error:
+        raise SegMateError(f"the statistics have no {error}, expected those of the worker") from None
+    was_modifying = table_node.StartModify()
+    try:
+        for number in range(table_node.GetNumberOfColumns()):
+            table_node.RemoveAllColumnProperties(table_node.GetColumnName(number))
+        table_node.SetAndObserveTable(table)
+        table_node.SetUseColumnTitleAsColumnHeader(True)
+        table_node.SetUseFirstColumnAsRowHeader(False)
+        for column in columns:
+            table_node.SetColumnProperty(column.name, "type", "string" if column.is_text else "double")
+            table_node.SetColumnTitle(column.name, column.title)
+            table_node.SetColumnUnitLabel(column.name, column.unit)
+            table_node.SetColumnDescription(column.name, column.description)
+    finally:
+        table_node.EndModify(was_modifying)
+
+
+def _filled(column: _Column, rows: list[Mapping]):
+    array = vtk.vtkStringArray() if column.is_text else vtk.vtkDoubleArray()
+    array.SetName(column.name)
+    for row in rows:
+        array.InsertNextValue(column.value(row))
+    return array
+
+
+def _columns() -> list[_Column]:
+    return [
+        _Column("organ", _("Organ"), "", _("Name of the organ"), True, lambda row: row["organ"]),
+        _Column("volume_ml", _("Volume"), "ml", _("Volume of all of its voxels"), False,
+                lambda row: float(row["volume_ml"])),
+        _Column("mean_hu", _("Mean"), "HU", _("Mean of the CT in the organ"), False,
+                lambda row: _number(row["mean_hu"])),
+        _Column("sd_hu", _("SD"), "HU", _("Standard deviation of the CT in the organ"), False,
+                lambda row: _number(row["sd_hu"])),
+        _Column("truncated", _("Truncated"), "", _("Sides of the image that cut the organ off"), True,
+                lambda row: ", ".join(row["borders"]) or _("no")),
+    ]  # fmt: skip
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,61 @@
+"""Which segment is which organ: by the codes of its terminology entry, else by its id or name.
+
+Takes a vtkSegmentation and an OrganSet, gives segment ids. Ambiguity and contradictions (two livers; a
+segment coded as the left kidney but called right kidney) are refused, never resolved by a guess.
+"""
+
+from __future__ import annotations
+
+from SegMateCore.errors import SegMateError
+from SegMateCore.organs import Organ, OrganSet
+from SegMateCore.terminology import codes_in
+
+
+def segments_by_id(segmentation, organs: OrganSet) -> dict[str, str]:
+    """Segment id by organ name: coded as the organ, else with the organ's key as its id."""
+    return _find(segmentation, organs, lambda organ, segment_id, name: segment_id == organ.key)
+
+
+def segments_by_name(segmentation, organs: OrganSet) -> dict[str, str]:
+    """Segment id by organ name: coded as the organ, else called like it in any case."""
+    return _find(segmentation, organs, lambda organ, segment_id, name: name == organ.key.lower())
+
+
+def _called(segment) -> str:
+    return (segment.GetName() or "").strip().lower().replace(" ", "_")
+
+
+def _find(segmentation, organs: OrganSet, is_fallback) -> dict[str, str]:
+    """Raises SegMateError for two segments of one organ and for a code that contradicts the name."""
+    segments = {key: segmentation.GetSegment(key) for key in segmentation.GetSegmentIDs()}
+    codes = {key: codes_in(segment.GetTerminology() or "") for key, segment in segments.items()}
+    found = {}
+    for organ in organs:
+        wanted = organ.code, organ.modifier_code or ""
+        matches = [segment_id for segment_id in segments if codes[segment_id] == wanted]
+        if not matches:
+            codes_allowed = (None, (organ.code, ""))
+            matches = [
+                segment_id
+                for segment_id, segment in segments.items()
+                if codes[segment_id] in codes_allowed and is_fallback(organ, segment_id, _called(segment))
+            ]
+        if len(matches) > 1:
+            names = " and ".join(repr(segments[segment_id].GetName()) for segment_id in matches)
+            raise SegMateError(
+                f"the segments {names} stand for the same organ, {organ.name}, expected one; remove the other"
+                " or change its terminology"
+            )
+        if matches:
+            found[organ.name] = matches[0]
+            _check_name(segments[matches[0]], organ, organs)
+    return found
+
+
+def _check_name(segment, organ: Organ, organs: OrganSet) -> None:
+    others = {other.key.lower(): other.name for other in organs if other is not organ}
+    if _called(segment) in others:
+        raise SegMateError(
+            f"the segment {segment.GetName()!r} is coded as {organ.name}, expected a name and a terminology"
+            " of the same organ; correct one of them in the Segmentations module"
+        )
