@@ -70,15 +70,14 @@ def _columns() -> list[_Column]:
     return [
         _Column("organ", _("Organ"), "", _("Name of the organ"), True, lambda row: row["organ"]),
         _Column("volume_ml", _("Volume"), "ml", _("Volume of all of its voxels"), False,
-                lambda row: float(row["volume_ml"])),
+                lambda row: _number(row["volume_ml"])),
         _Column("mean_hu", _("Mean"), "HU", _("Mean of the CT in the organ"), False,
                 lambda row: _number(row["mean_hu"])),
-        _Column("sd_hu", _("SD"), "HU", _("Standard deviation of the CT in the organ"), False,
-                lambda row: _number(row["sd_hu"])),
         _Column("truncated", _("Truncated"), "", _("Sides of the image that cut the organ off"), True,
                 lambda row: ", ".join(row["borders"]) or _("no")),
     ]  # fmt: skip
 
 
 def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+    """One decimal: a tenth of a millilitre or of an HU is finer than any CT."""
+    return math.nan if value is None else round(float(value), 1)

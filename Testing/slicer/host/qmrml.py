@@ -78,14 +78,18 @@ class qMRMLTableView(QtWidgets.QTableView, SceneWidget):
             return
         table = self._node.GetTable()
         columns = range(table.GetNumberOfColumns())
-        titles = [table.GetColumnName(column) or "" for column in columns]
+        names = [table.GetColumnName(column) or "" for column in columns]
         if self._node.GetUseColumnTitleAsColumnHeader():
-            model.setHorizontalHeaderLabels(titles)
+            model.setHorizontalHeaderLabels([self._header(name) for name in names])
         else:
-            model.appendRow([QtGui.QStandardItem(title) for title in titles])
+            model.appendRow([QtGui.QStandardItem(name) for name in names])
         for row in range(table.GetNumberOfRows()):
             cells = (table.GetValue(row, column).ToString() for column in columns)
             model.appendRow([QtGui.QStandardItem(cell) for cell in cells])
+
+    def _header(self, name: str) -> str:
+        unit = self._node.GetColumnUnitLabel(name)
+        return (self._node.GetColumnTitle(name) or name) + (f" [{unit}]" if unit else "")
 
 
 UNMADE = tuple(

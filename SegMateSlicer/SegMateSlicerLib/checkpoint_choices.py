@@ -1,0 +1,167 @@
+"""Which checkpoints the panel offers, and what it says about the chosen one.
+
+Takes a folder, recent paths and a user's word ("demo" or a path), gives plain values. Only headers are
+read, so that neither torch nor the weights come into Slicer's process.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slicer.i18n import tr as _
+
+from SegMateSlicerLib.core_path import ensure_core
+
+BUNDLED, INSTALLED, RECENT = "bundled", "installed", "recent"
+INSTALLED_SUFFIXES = (".onnx", ".safetensors")
+ORIGINAL_SUFFIXES = (".pth", ".pt")
+_TITLE_WIDTH = 106  # as the labels of the form above
+
+
+@dataclass(frozen=True)
+class CheckpointChoice:
+    """One entry of the list. word: what the parameter node keeps; group: BUNDLED, INSTALLED or RECENT."""
+
+    word: str
+    title: str
+    group: str
+
+
+@dataclass(frozen=True)
+class CheckpointFacts:
+    """What a checkpoint says of itself.
+
+    organs: rows of its organ table (name, rgb, ...). engines: that can run it. spacing_mm: (i, j, k) of the
+    grid that the network works on, None for the CT's own. licences: (what, licence), the weights' first.
+    cleans_up: whether it recommends a clean-up.
+    """
+
+    name: str
+    description: str
+    demonstration: bool
+    networks: tuple[str, ...]
+    organs: tuple[dict, ...]
+    spacing_mm: tuple[float, float, float] | None
+    cases: int
+    phantoms: int
+    licences: tuple[tuple[str, str], ...]
+    engines: tuple[str, ...]
+    cleans_up: bool
+
+
+def checkpoint_choices(folder: Path, recent: Sequence[str], chosen: str) -> list[CheckpointChoice]:
+    """Bundled ones, files in `folder`, then recent ones; `chosen` is among them, also when it is missing."""
+    ensure_core()
+    from SegMateCore.bundled import bundled_checkpoints
+
+    choices = [CheckpointChoice(name, name, BUNDLED) for name in bundled_checkpoints()]
+    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in INSTALLED_SUFFIXES)
+    choices += [CheckpointChoice(str(path), path.name, INSTALLED) for path in files]
+    for word in (*recent, chosen):
+        known = {choice.word for choice in choices}
+        if word and word not in known and (word == chosen or Path(word).is_file()):
+            choices.append(CheckpointChoice(word, Path(word).name, RECENT))
+    return choices
+
+
+def read_facts(word: str) -> CheckpointFacts:
+    """The facts of a bundled name or a file. Raises SegMateError with one line that says what to do.
+
+    Cheap to call often: a file is read again only when its size or time has changed.
+    """
+    ensure_core()
+    from SegMateCore.bundled import resolve_checkpoint
+    from SegMateCore.errors import SegMateError
+
+    if not word:
+        raise SegMateError(_("Choose a checkpoint."))
+    path = resolve_checkpoint(word)
+    if path.suffix.lower() in ORIGINAL_SUFFIXES:
+        raise SegMateError(
+            _(
+                "{name} is a file of PyTorch, which is not opened inside Slicer. "
+                "Convert it first: segmate convert {name} {stem}.safetensors"
+            ).format(name=path.name, stem=path.stem)
+        )
+    try:
+        stat = path.stat()
+        return _read(path, word, (stat.st_size, stat.st_mtime_ns))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SegMateError(_("{path} cannot be read: {reason}").format(path=path, reason=reason)) from error
+
+
+@functools.lru_cache(maxsize=32)
+def _read(path: Path, word: str, stamp: tuple[int, int]) -> CheckpointFacts:
+    from SegMateCore.checkpoint import Checkpoint
+
+    checkpoint = Checkpoint.read(path)
+    document = checkpoint.document
+    training = document["training"]
+    cases, phantoms = training.get("cases"), training.get("phantoms")
+    seeds = phantoms.get("seeds") if isinstance(phantoms, dict) else None
+    return CheckpointFacts(
+        name=document["name"],
+        description=" ".join(document["description"].split()),
+        demonstration=document["demonstration"],
+        networks=tuple(part.model_name for part in checkpoint.parts),
+        organs=tuple(checkpoint.organs.to_list()),
+        spacing_mm=checkpoint.parts[0].preprocessing.spacing_mm,
+        cases=len(cases) if isinstance(cases, list) else 0,
+        phantoms=len(seeds) if isinstance(seeds, list) else 0,
+        licences=tuple((str(entry["what"]), str(entry["licence"])) for entry in document["licences"]),
+        engines=_engines(path, word),
+        cleans_up=bool(document["clean_up"]),
+    )
+
+
+def _engines(path: Path, word: str) -> tuple[str, ...]:
+    """A bundled name may stand for two files, one per engine."""
+    from SegMateCore.bundled import bundled_checkpoints
+
+    paths = {path} if Path(word).is_file() else {bundled_checkpoints(e)[word] for e in ("auto", "torch")}
+    suffixes = {path.suffix.lower() for path in paths}
+    return tuple(
+        engine for engine, suffix in zip(("onnxruntime", "torch"), INSTALLED_SUFFIXES) if suffix in suffixes
+    )
+
+
+def facts_html(facts: CheckpointFacts) -> str:
+    """A short table of the facts for a label; texts from the file are escaped."""
+    networks = ", ".join(dict.fromkeys(facts.networks))
+    if len(facts.networks) > 1:
+        networks = _("{count} networks: {names}").format(count=len(facts.networks), names=networks)
+    spacing = facts.spacing_mm
+    grid = _("the CT's own") if spacing is None else " × ".join(f"{mm:g}" for mm in spacing) + " mm"
+    rows = [
+        (_("Network"), networks),
+        (_("Organs"), str(len(facts.organs))),
+        (_("Works at"), grid),
+        (_("Trained on"), _trained_on(facts)),
+        (_("Licence"), facts.licences[0][1] if facts.licences else _("not stated")),
+    ]
+    cells = "".join(
+        f"<tr><td width='{_TITLE_WIDTH}'>{html.escape(title)}</td><td>{html.escape(text)}</td></tr>"
+        for title, text in rows
+        if text
+    )
+    table = f"<table cellspacing='0' cellpadding='0' style='margin-top:6px'>{cells}</table>"
+    return f"<p>{html.escape(facts.description)}</p>{table}" if facts.description else table
+
+
+def licences_text(facts: CheckpointFacts) -> str:
+    """All licences, one per line, for a tooltip."""
+    return "\n".join(f"{what}: {licence}" for what, licence in facts.licences)
+
+
+def _trained_on(facts: CheckpointFacts) -> str:
+    parts = []
+    if facts.cases:
+        parts.append(_("{count} CTs").format(count=facts.cases))
+    if facts.phantoms:
+        parts.append(_("{count} synthetic anatomies").format(count=facts.phantoms))
+    return ", ".join(parts)

@@ -1,0 +1,94 @@
+"""The choice of a checkpoint, the facts about the chosen one, and its banner where it is a demonstration."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+
+import qt
+from slicer.i18n import tr as _
+
+from SegMateSlicerLib.checkpoint_choices import (
+    BUNDLED,
+    CheckpointChoice,
+    CheckpointFacts,
+    checkpoint_choices,
+    facts_html,
+    licences_text,
+    read_facts,
+)
+from SegMateSlicerLib.core_path import ensure_core
+from SegMateSlicerLib.settings import Settings
+from SegMateSlicerLib.value_combo_box import ValueComboBox
+
+_BROWSE = "\nbrowse"  # no path and no bundled name
+# Its own colours, so that it is loud on dark and on light themes.
+_BANNER = "background-color: #ffcc33; color: #332200; font-weight: bold; border-radius: 3px;"
+
+
+class CheckpointSection:
+    """facts: of the chosen checkpoint, None where `problem` says why it cannot be used."""
+
+    def __init__(self, ui, settings: Settings, on_chosen: Callable[[str], None]):
+        self._ui = ui
+        self._settings = settings
+        self._on_chosen = on_chosen
+        self._word = ""
+        self._combo = ValueComboBox(ui.checkpointComboBox, self._on_entry)
+        self.facts: CheckpointFacts | None = None
+        self.problem = ""
+        ui.demonstrationLabel.styleSheet = _BANNER
+        ui.demonstrationLabel.text = _("DEMONSTRATION ONLY\nResearch use, not for diagnosis")
+
+    def show(self, word: str) -> None:
+        """Show the choices with this one selected, and its facts."""
+        self._word = word
+        choices = checkpoint_choices(self._settings.checkpoint_folder, self._settings.recent, word)
+        starts = [i for i in range(1, len(choices)) if choices[i].group != choices[i - 1].group]
+        entries = [(choice.word, _title(choice)) for choice in choices]
+        self._combo.fill([*entries, (_BROWSE, _("Browse..."))], [*starts, len(entries)])
+        self._combo.show(word)
+        self._read(word)
+        self._ui.checkpointComboBox.toolTip = _(
+            "The trained network. Files in {folder} are listed here."
+        ).format(folder=self._settings.checkpoint_folder)
+
+    def _read(self, word: str) -> None:
+        ensure_core()
+        from SegMateCore.errors import SegMateError
+
+        try:
+            self.facts, self.problem = read_facts(word), ""
+        except SegMateError as error:
+            self.facts, self.problem = None, str(error)
+        label = self._ui.checkpointFactsLabel
+        self._ui.demonstrationLabel.visible = self.facts is not None and self.facts.demonstration
+        if self.facts is None:
+            label.text = f"<span style='color:#d0453c'>{html.escape(self.problem)}</span>"
+            label.toolTip = ""
+        else:
+            label.text = facts_html(self.facts)
+            label.toolTip = licences_text(self.facts)
+
+    def _on_entry(self, value: str) -> None:
+        if value != _BROWSE:
+            self._on_chosen(value)
+            return
+        path = qt.QFileDialog.getOpenFileName(
+            self._ui.checkpointComboBox,
+            _("Choose a checkpoint"),
+            str(self._settings.checkpoint_folder),
+            _("Checkpoints") + " (*.onnx *.safetensors)",
+        )
+        if path:
+            self._settings.add_recent(path)
+        self._on_chosen(path or self._word)
+        self.show(path or self._word)
+
+
+def _title(choice: CheckpointChoice) -> str:
+    return (
+        _("{name} (comes with SegMate)").format(name=choice.title)
+        if choice.group == BUNDLED
+        else choice.title
+    )

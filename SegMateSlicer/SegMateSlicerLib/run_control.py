@@ -1,0 +1,138 @@
+"""What the panel starts, follows and cancels: one run of the logic at a time.
+
+Makes sure that the engine is installed, turns the parameter node into options, shows the progress, and
+tells the user once how a run ended.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+from slicer.i18n import tr as _
+
+from SegMateSlicerLib.parameters import SegMateParameters
+from SegMateSlicerLib.run_section import RunSection, duration_text, progress_text
+
+_CLEAN_UP = {"checkpoint": None, "always": True, "never": False}
+_UNDER_WAY = ("starting", "running", "cancelling")
+
+
+class RunControl:
+    """on_ended(run): called once for a run that was started here, whatever its end; on_error(text):
+    something went wrong, before or during a run.
+    """
+
+    def __init__(
+        self, logic, section: RunSection, on_ended: Callable[[object], None], on_error: Callable[[str], None]
+    ):
+        self._logic = logic
+        self._section = section
+        self._on_ended = on_ended
+        self._on_error = on_error
+        self._run = None
+        self._started_s = 0.0
+        self._cancelled_text = ""
+        self._closed = False
+
+    @property
+    def is_running(self) -> bool:
+        return self._run is not None
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._run is not None and self._run.state == "cancelling"
+
+    def segment(self, parameters: SegMateParameters, organs: list[str] | None) -> None:
+        """Segment the chosen CT. organs: names, None for all."""
+        self._cancelled_text = _("Cancelled. Nothing was changed.")
+        volume, segmentation = parameters.inputVolume, parameters.outputSegmentation
+        self._begin(parameters, organs, partial(self._logic.start, volume, segmentationNode=segmentation))
+
+    def segment_scene(self, parameters: SegMateParameters, organs: list[str] | None) -> None:
+        """Segment every CT of the scene."""
+        self._begin_batch(parameters, organs, self._logic.segmentScene)
+
+    def segment_sequence(self, parameters: SegMateParameters, organs: list[str] | None) -> None:
+        """Segment every item of the sequence that the chosen CT shows."""
+        start = partial(self._logic.segmentSequence, parameters.inputVolume)
+        self._begin_batch(parameters, organs, start)
+
+    def segment_folder(
+        self, parameters: SegMateParameters, organs: list[str] | None, source: str, target: str
+    ) -> None:
+        """Segment the CT files of one folder into another."""
+        self._begin_batch(parameters, organs, partial(self._logic.segmentFolder, source, target))
+
+    def cancel(self) -> None:
+        self._logic.cancel()
+
+    def close(self) -> None:
+        """The panel goes away: nothing that comes later may touch its widgets."""
+        self._closed = True
+
+    def _begin_batch(self, parameters: SegMateParameters, organs: list[str] | None, start: Callable) -> None:
+        self._cancelled_text = _("Cancelled. What was finished stays.")
+        self._begin(parameters, organs, partial(start, wait=False))
+
+    def _begin(self, parameters: SegMateParameters, organs: list[str] | None, start: Callable) -> None:
+        from SegMateCore.errors import SegMateError
+        from SegMateSlicerLib import dependencies
+
+        if self.is_running:
+            return
+        try:
+            options = segment_options(parameters, organs)
+            dependencies.ensure_engine(parameters.checkpoint, parameters.engine)
+            self._started_s = time.monotonic()
+            run = start(
+                checkpoint=parameters.checkpoint,
+                options=options,
+                onProgress=self._on_progress,
+                onEnd=self._on_end,
+            )
+        except SegMateError as error:
+            self._on_error(str(error))
+            return
+        # One that has ended already has said so.
+        self._run = run if run.state in _UNDER_WAY else None
+
+    def _on_progress(self, progress) -> None:
+        if not self._closed:
+            text = progress_text(progress.text, progress.slices_per_s, progress.eta_s)
+            self._section.show_progress(progress.text, progress.fraction, text)
+
+    def _on_end(self, run) -> None:
+        self._run = None
+        if self._closed:
+            return
+        if run.state == "done":
+            elapsed = duration_text(time.monotonic() - self._started_s)
+            text = _("Done in {time}.").format(time=elapsed)
+            # A batch tells how its cases went; one with failed cases is done, too.
+            summary = getattr(run, "summary", None)
+            self._section.show_message(text if summary is None else f"{text}\n{summary}")
+        elif run.state == "cancelled":
+            self._section.show_message(self._cancelled_text)
+        else:
+            self._on_error(str(run.error))
+        self._on_ended(run)
+
+
+def segment_options(parameters: SegMateParameters, organs: list[str] | None):
+    """The SegmentOptions of the panel's choices."""
+    from SegMateSlicerLib.run_options import SegmentOptions
+
+    return SegmentOptions(
+        organs=organs,
+        backend=parameters.engine,
+        device=parameters.device,
+        precision=parameters.precision,
+        flip_average=parameters.flipAverage,
+        clean_up=_CLEAN_UP[parameters.cleanUp],
+        chunk=parameters.chunk,
+        force=parameters.force,
+        roi=parameters.regionOfInterest,
+        show_3d=parameters.show3d,
+    )

@@ -1,0 +1,95 @@
+"""The answer of the worker goes into the scene: segments, provenance, table; all of it or nothing.
+
+Takes a SegmentRequest, the label image and the answer to the worker's run request. Provenance is kept as
+attributes "SegMate.<fact>" of the segmentation node.
+"""
+
+from __future__ import annotations
+
+import json
+
+from slicer.i18n import tr as _
+
+from SegMateCore.organs import OrganSet
+from SegMateSlicerLib.result_table import write_table
+from SegMateSlicerLib.segmentation_node import create_segmentation, place_segments
+
+ATTRIBUTE = "SegMate."
+TABLE_ROLE = "SegMateTable"
+_SEGMENT_FACTS = ("checkpoint", "weights_sha256", "notice")
+
+
+def place_results(request, labels, organs: OrganSet, answer: dict) -> tuple:
+    """Segments, provenance and, if wanted, the table, in one batch; gives (segmentation node, table or None).
+
+    What was new is removed again when something fails.
+    """
+    scene = request.volume.GetScene()
+    made = []
+    scene.StartState(scene.BatchProcessState)
+    try:
+        node = request.target
+        if node is None:
+            node = create_segmentation(request.volume)
+            made.append(node)
+        ids = place_segments(node, request.volume, labels, organs)
+        _write_provenance(node, ids, answer["provenance"])
+        table = _table_of(node, made) if request.options.table else None
+        if table is not None:
+            write_table(table, answer["statistics"])
+    except BaseException:
+        for new in reversed(made):
+            remove_with_displays(new)
+        raise
+    finally:
+        scene.EndState(scene.BatchProcessState)
+    return node, table
+
+
+def made_by_segmate(segmentation_node) -> bool:
+    """Whether a run has written into this segmentation."""
+    return segmentation_node.GetAttribute(f"{ATTRIBUTE}weights_sha256") is not None
+
+
+def hide_3d(segmentation_node) -> None:
+    """Until all surfaces are there: a view that shows one would make the others itself, frozen."""
+    segmentation_node.GetDisplayNode().SetVisibility3D(False)
+
+
+def remove_with_displays(node) -> None:
+    """Remove a node together with its display and storage nodes."""
+    scene = node.GetScene()
+    if scene is None:
+        return
+    owned = [node.GetStorageNode()]
+    if node.IsA("vtkMRMLDisplayableNode"):
+        owned += [node.GetNthDisplayNode(n) for n in range(node.GetNumberOfDisplayNodes())]
+    scene.RemoveNode(node)
+    for other in owned:
+        if other is not None:
+            scene.RemoveNode(other)
+
+
+def _write_provenance(node, segment_ids: list[str], provenance: dict) -> None:
+    for fact, value in provenance.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        node.SetAttribute(f"{ATTRIBUTE}{fact}", text)
+    # Segments of one node may come from several runs; their tags travel in the .seg.nrrd file.
+    for segment_id in segment_ids:
+        segment = node.GetSegmentation().GetSegment(segment_id)
+        for fact in _SEGMENT_FACTS:
+            # ":" and "|" separate tags in that file.
+            value = str(provenance[fact]).replace(":", " ").replace("|", " ")
+            segment.SetTag(f"{ATTRIBUTE}{fact}", value)
+
+
+def _table_of(node, made: list):
+    """The table of the segmentation: the one that an earlier run has made, else a new one."""
+    table = node.GetNodeReference(TABLE_ROLE)
+    if table is None:
+        scene = node.GetScene()
+        name = scene.GenerateUniqueName(_("{name} volumes").format(name=node.GetName()))
+        table = scene.AddNewNodeByClass("vtkMRMLTableNode", name)
+        made.append(table)
+        node.SetNodeReferenceID(TABLE_ROLE, table.GetID())
+    return table
