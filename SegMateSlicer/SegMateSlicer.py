@@ -20,6 +20,8 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 DOCUMENTATION = "https://github.com/SegMateSlicer/SlicerSegMate/blob/main/docs/slicer/tutorial.md"
+AFTER_SELECTORS = -1.0
+"""Priority of an observer that is called after those of Slicer's widgets, which have 0."""
 
 
 class SegMateSlicer(ScriptedLoadableModule):
@@ -60,11 +62,12 @@ class SegMateSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """The panel: what Slicer calls, and the scene's events. What it does is in SegMateSlicerLib.panel."""
 
     def __init__(self, parent=None) -> None:
-        ScriptedLoadableModuleWidget.__init__(self, parent)
+        # All of this first: without a parent the base class calls setup() at once.
         VTKObservationMixin.__init__(self)
         self.logic = None
         self.panel = None
         self._parameterNode = None
+        ScriptedLoadableModuleWidget.__init__(self, parent)
 
     def setup(self) -> None:
         """Slicer calls this when the module is opened for the first time, and after a reload."""
@@ -83,8 +86,11 @@ class SegMateSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel = Panel(self.ui, self.logic, Settings(slicer.app.settings()))
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.StartImportEvent, self.onSceneStartImport)
+        # After Slicer's node selectors, which list the new scene's nodes at the same events.
+        for event in (scene.EndCloseEvent, scene.EndImportEvent):
+            self.addObserver(scene, event, self.onSceneReady, priority=AFTER_SELECTORS)
+        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved)
         self.addObserver(scene, scene.NodeAddedEvent, self.onSceneNodes)
         self.addObserver(scene, scene.NodeRemovedEvent, self.onSceneNodes)
         self.initializeParameterNode()
@@ -132,8 +138,17 @@ class SegMateSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic.cancel()
         self.setParameterNode(None)
 
-    def onSceneEndClose(self, caller=None, event=None) -> None:
+    def onSceneStartImport(self, caller=None, event=None) -> None:
+        """Nodes come from a file: the node selectors choose none meanwhile, which nobody has asked for."""
+        self.setParameterNode(None)
+
+    def onSceneReady(self, caller=None, event=None) -> None:
         self.initializeParameterNode()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeAboutToBeRemoved(self, caller, event, node) -> None:
+        """Before the node selectors know: they would choose a neighbour instead."""
+        self.panel.forget_node(node)
 
 
 class SegMateSlicerLogic(ScriptedLoadableModuleLogic):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
+from pathlib import Path
 
 import qt
 from slicer.i18n import tr as _
@@ -81,6 +82,8 @@ class CheckpointSection:
             _("Checkpoints") + " (*.onnx *.safetensors)",
         )
         if path:
+            # Qt writes slashes on Windows too: a file of the checkpoint folder would be listed twice.
+            path = str(Path(path))
             self._settings.add_recent(path)
         self._on_chosen(path or self._word)
         self.show(path or self._word)

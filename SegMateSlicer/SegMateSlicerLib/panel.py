@@ -7,6 +7,7 @@ thread.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import qt
 import slicer
@@ -18,7 +19,7 @@ from SegMateSlicerLib.checkpoint_section import CheckpointSection
 from SegMateSlicerLib.dependency_section import DependencySection
 from SegMateSlicerLib.organ_list import OrganList
 from SegMateSlicerLib.panel_state import PanelState
-from SegMateSlicerLib.parameters import SegMateParameters
+from SegMateSlicerLib.parameters import NODE_FIELDS, SegMateParameters
 from SegMateSlicerLib.result_section import ResultSection
 from SegMateSlicerLib.run_control import RunControl
 from SegMateSlicerLib.run_section import RunSection
@@ -61,6 +62,7 @@ class Panel:
         ui.batchSequenceButton.clicked.connect(self.on_batch_sequence)
         ui.batchFolderButton.clicked.connect(self.on_batch_folder)
         ui.findDevicesButton.clicked.connect(self.on_find_devices)
+        ui.regionSelector.nodeAddedByUser.connect(self.on_region_added)
 
     def set_parameters(self, parameters: SegMateParameters | None) -> None:
         """Show these choices; None while there is no scene to choose from."""
@@ -139,22 +141,21 @@ class Panel:
             self._runs.cancel()
             self.refresh()
             return
+        if self._parameters is None:
+            return
         reason = panel_state.no_segment(self.state())
         if reason:
             self._show_error(reason)
             return
         self._warnings = ()
         self._show_3d.stop()
-        self._runs.segment(self._parameters, self._wanted())
-        self.refresh()
+        self._begin(self._runs.segment)
 
     def on_batch_scene(self) -> None:
-        self._runs.segment_scene(self._parameters, self._wanted())
-        self.refresh()
+        self._begin(self._runs.segment_scene)
 
     def on_batch_sequence(self) -> None:
-        self._runs.segment_sequence(self._parameters, self._wanted())
-        self.refresh()
+        self._begin(self._runs.segment_sequence)
 
     def on_batch_folder(self) -> None:
         """Ask for both folders first."""
@@ -162,8 +163,7 @@ class Panel:
         source = qt.QFileDialog.getExistingDirectory(button, _("Folder with CTs"))
         target = source and qt.QFileDialog.getExistingDirectory(button, _("Folder for the results"))
         if target:
-            self._runs.segment_folder(self._parameters, self._wanted(), source, target)
-            self.refresh()
+            self._begin(self._runs.segment_folder, source, target)
 
     def on_show_3d(self) -> None:
         """Remember the choice, and apply it to the segmentation that is there."""
@@ -174,12 +174,20 @@ class Panel:
 
     def on_save_case(self) -> None:
         parameters = self._parameters
+        if parameters is None:
+            return
         self._training.save(
             parameters.inputVolume,
             parameters.outputSegmentation,
             self._checkpoint.facts.organs,
             self._ticked(),
         )
+
+    def on_region_added(self, node) -> None:
+        """A box that the user has made in the selector lies nowhere yet."""
+        volume = self._parameters and self._parameters.inputVolume
+        if volume is not None and scene_volumes.has_voxels(volume):
+            scene_volumes.fit_region(node, volume)
 
     def on_find_devices(self) -> None:
         """Ask the worker, which loads the engines for it."""
@@ -195,6 +203,23 @@ class Panel:
         names = ", ".join(dict.fromkeys(row["name"] for row in found))
         self._show_message(_("Found: {names}").format(names=names or _("no engine")))
         self.refresh()
+
+    def forget_node(self, node) -> None:
+        """A node is about to be removed: choose none in its place.
+
+        Slicer's selectors would choose its neighbour, and the next run would write its organs into that.
+        """
+        if self._parameters is None:
+            return
+        for field in NODE_FIELDS:
+            if getattr(self._parameters, field) is node:
+                setattr(self._parameters, field, None)
+
+    def _begin(self, start: Callable, *arguments) -> None:
+        """start: of RunControl. Nothing happens while the scene is being exchanged: there are no choices."""
+        if self._parameters is not None:
+            start(self._parameters, self._wanted(), *arguments)
+            self.refresh()
 
     def _on_run_ended(self, run) -> None:
         self._warnings = tuple(run.warnings)

@@ -17,6 +17,7 @@ ENGINES = ("auto", "onnxruntime", "torch")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CLEAN_UP = ("checkpoint", "always", "never")
 LARGEST_CHUNK = 64
+NODE_FIELDS = ("inputVolume", "outputSegmentation", "regionOfInterest", "resultTable")
 
 
 @parameterNodeWrapper

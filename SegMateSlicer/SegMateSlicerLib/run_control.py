@@ -121,9 +121,14 @@ class RunControl:
 
 
 def segment_options(parameters: SegMateParameters, organs: list[str] | None):
-    """The SegmentOptions of the panel's choices."""
+    """The SegmentOptions of the panel's choices. Raises SegMateError for a clean-up of another version."""
+    from SegMateCore.errors import SegMateError
     from SegMateSlicerLib.run_options import SegmentOptions
 
+    if parameters.cleanUp not in _CLEAN_UP:
+        known = ", ".join(_CLEAN_UP)
+        text = _("the clean-up is {given!r}, expected one of: {known}; choose one under Advanced")
+        raise SegMateError(text.format(given=parameters.cleanUp, known=known))
     return SegmentOptions(
         organs=organs,
         backend=parameters.engine,

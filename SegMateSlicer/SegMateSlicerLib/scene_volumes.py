@@ -40,3 +40,12 @@ def belongs_to(segmentation_node, volume_node) -> bool:
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
     reference = segmentation_node.GetNodeReference(role)
     return reference is None or reference is volume_node
+
+
+def fit_region(roi_node, volume_node) -> None:
+    """Put a region around the whole volume, in the world's axes, for the user to make smaller."""
+    bounds = [0.0] * 6
+    volume_node.GetRASBounds(bounds)
+    lows_mm, highs_mm = bounds[::2], bounds[1::2]
+    roi_node.SetCenterWorld([(low + high) / 2 for low, high in zip(lows_mm, highs_mm)])
+    roi_node.SetSizeWorld([high - low for low, high in zip(lows_mm, highs_mm)])

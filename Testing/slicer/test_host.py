@@ -217,15 +217,29 @@ def test_the_node_combo_box_follows_the_scene(scene, make_ct):
     assert combo.nodeCount() == 0
 
 
-def test_the_node_combo_box_waits_for_the_end_of_a_batch(scene):
+@pytest.mark.parametrize(("state", "seen_within"), [("BatchProcessState", 1), ("ImportState", 0)])
+def test_the_node_combo_box_lists_imported_nodes_at_the_end(scene, state, seen_within):
     combo = slicer.qMRMLNodeComboBox()
     combo.nodeTypes = ["vtkMRMLSegmentationNode"]
     combo.setMRMLScene(scene)
-    scene.StartState(scene.BatchProcessState)
+    scene.StartState(getattr(scene, state))
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-    assert combo.nodeCount() == 0
-    scene.EndState(scene.BatchProcessState)
+    assert combo.nodeCount() == seen_within
+    scene.EndState(getattr(scene, state))
     assert combo.currentNode() is node
+
+
+def test_the_node_combo_box_loses_its_choice_when_a_scene_is_imported(scene):
+    combo = slicer.qMRMLNodeComboBox()
+    combo.nodeTypes = ["vtkMRMLSegmentationNode"]
+    combo.noneEnabled = True
+    combo.setMRMLScene(scene)
+    combo.setCurrentNode(scene.AddNewNodeByClass("vtkMRMLSegmentationNode"))
+    heard = []
+    combo.currentNodeChanged.connect(heard.append)
+    scene.StartState(scene.ImportState)
+    scene.EndState(scene.ImportState)
+    assert (heard, combo.currentNode(), combo.nodeCount()) == ([None], None, 1)
 
 
 def test_the_node_combo_box_adds_nodes_with_its_base_name(scene):

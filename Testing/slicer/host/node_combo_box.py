@@ -1,8 +1,9 @@
 """Stand-in for slicer.qMRMLNodeComboBox: chooses a node of the scene.
 
 Like Slicer's: without "None" the first node that comes along is selected; with it nothing is until somebody
-chooses; when the selected node is removed, its neighbour takes its place; changes within a scene batch are
-shown at its end.
+chooses; when the selected node is removed, its neighbour takes its place, and that is told as if somebody had
+chosen it. When a scene is closed or imported its nodes are listed anew at the end: the selection is lost,
+which is told as a choice of none.
 """
 
 from __future__ import annotations
@@ -104,8 +105,18 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, SceneWidget):
         self.enabled = self._scene is not None
         if self._scene is not None:
             scene = self._scene
-            for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndBatchProcessEvent):
-                observe(scene, event, self._refresh)
+            for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent):
+                observe(scene, event, self._on_nodes)
+            for event in (scene.EndCloseEvent, scene.EndImportEvent):
+                observe(scene, event, self._list_anew)
+        self._refresh()
+
+    def _on_nodes(self) -> None:
+        if not self._scene.IsImporting() and not self._scene.IsClosing():
+            self._refresh()
+
+    def _list_anew(self) -> None:
+        self._select("")
         self._refresh()
 
     def _lists(self, node) -> bool:
@@ -124,7 +135,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, SceneWidget):
         return self.showChildNodeTypes and node.IsA(node_type) and not hidden
 
     def _refresh(self) -> None:
-        if self._scene is None or self._scene.IsBatchProcessing():
+        if self._scene is None:
             return
         nodes = [self._scene.GetNthNode(index) for index in range(self._scene.GetNumberOfNodes())]
         nodes = [node for node in nodes if self._lists(node)]

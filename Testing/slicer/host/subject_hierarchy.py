@@ -62,8 +62,8 @@ class qSlicerSubjectHierarchyPluginHandler:
         self._item = 0
 
     def registerPlugin(self, plugin) -> bool:
-        self._plugins[plugin.name] = plugin
-        return True
+        """The first one of a name stays; another one is refused."""
+        return self._plugins.setdefault(plugin.name, plugin) is plugin
 
     def allPlugins(self):
         return list(self._plugins.values())
