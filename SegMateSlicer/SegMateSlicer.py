@@ -51,15 +51,15 @@ class SegMateSlicer(ScriptedLoadableModule):
 
     def onStartupCompleted(self) -> None:
         """Register what needs other modules to be loaded: sample data and the right-click menu."""
-        from SegMateSlicerLib.sample_data import register_sample_data
-        from SegMateSlicerLib.subject_hierarchy_plugin import register_plugin
+        from SegMateSlicerLib.setup.sample_data import register_sample_data
+        from SegMateSlicerLib.setup.subject_hierarchy_plugin import register_plugin
 
         register_sample_data()
         register_plugin()
 
 
 class SegMateSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The panel: what Slicer calls, and the scene's events. What it does is in SegMateSlicerLib.panel."""
+    """The panel: what Slicer calls, and the scene's events. What it does: SegMateSlicerLib.panel.panel."""
 
     def __init__(self, parent=None) -> None:
         # All of this first: without a parent the base class calls setup() at once.
@@ -75,8 +75,8 @@ class SegMateSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from SegMateSlicerLib.core_path import ensure_core
 
         ensure_core()
-        from SegMateSlicerLib.panel import Panel
-        from SegMateSlicerLib.settings import Settings
+        from SegMateSlicerLib.panel.panel import Panel
+        from SegMateSlicerLib.panel.settings import Settings
 
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/SegMateSlicer.ui"))
         self.layout.addWidget(uiWidget)
@@ -167,15 +167,15 @@ class SegMateSlicerLogic(ScriptedLoadableModuleLogic):
         from SegMateSlicerLib.core_path import ensure_core
 
         ensure_core()
-        from SegMateSlicerLib.run_driver import RunDriver
-        from SegMateSlicerLib.warm_worker import WarmWorker
+        from SegMateSlicerLib.runs.run_driver import RunDriver
+        from SegMateSlicerLib.worker.warm_worker import WarmWorker
 
         self.worker = WarmWorker()
         self.driver = RunDriver(self.worker, self.IDLE_TIMEOUT_S)
 
     def getParameterNode(self):
-        """The panel's choices, saved with the scene: SegMateSlicerLib.parameters.SegMateParameters."""
-        from SegMateSlicerLib.parameters import SegMateParameters
+        """The panel's choices, saved with the scene: SegMateSlicerLib.panel.parameters.SegMateParameters."""
+        from SegMateSlicerLib.panel.parameters import SegMateParameters
 
         return SegMateParameters(super().getParameterNode())
 
@@ -214,7 +214,7 @@ class SegMateSlicerLogic(ScriptedLoadableModuleLogic):
 
         Gives a BatchSummary (done, skipped, failed), with wait=False the BatchRun.
         """
-        from SegMateSlicerLib.scene_cases import scene_cases
+        from SegMateSlicerLib.runs.scene_cases import scene_cases
 
         checkpoint, options = self._choices(checkpoint, options)
         cases = scene_cases(slicer.mrmlScene, checkpoint, options, overwrite)
@@ -228,7 +228,7 @@ class SegMateSlicerLogic(ScriptedLoadableModuleLogic):
         Makes a sequence of segmentations with the same index values, which the browser then shows too. Gives
         as segmentScene.
         """
-        from SegMateSlicerLib.scene_cases import sequence_cases
+        from SegMateSlicerLib.runs.scene_cases import sequence_cases
 
         checkpoint, options = self._choices(checkpoint, options)
         return self._batch(sequence_cases(sequence, browser, checkpoint, options), wait, onProgress, onEnd)
@@ -241,7 +241,7 @@ class SegMateSlicerLogic(ScriptedLoadableModuleLogic):
 
         Finished cases are skipped, so that a stopped batch can be started again. Gives as segmentScene.
         """
-        from SegMateSlicerLib.folder_cases import folder_cases
+        from SegMateSlicerLib.runs.folder_cases import folder_cases
 
         checkpoint, options = self._choices(checkpoint, options)
         cases = folder_cases(inputFolder, outputFolder, checkpoint, options, overwrite)
@@ -252,7 +252,7 @@ class SegMateSlicerLogic(ScriptedLoadableModuleLogic):
 
         Waits for the answer: a second, with devices several (PyTorch is imported there).
         """
-        from SegMateSlicerLib.worker_questions import InfoTask
+        from SegMateSlicerLib.worker.worker_questions import InfoTask
 
         return self.driver.run(InfoTask(self.worker, devices))
 
@@ -265,24 +265,24 @@ class SegMateSlicerLogic(ScriptedLoadableModuleLogic):
         self.driver.close()
 
     def _choices(self, checkpoint, options):
-        from SegMateSlicerLib.segment_run import DEFAULT_CHECKPOINT, SegmentOptions
+        from SegMateSlicerLib.runs.segment_run import DEFAULT_CHECKPOINT, SegmentOptions
 
         self.driver.check_free()
         return str(checkpoint or DEFAULT_CHECKPOINT), SegmentOptions.of(options)
 
     def _request(self, volumeNode, checkpoint, segmentationNode, options):
-        from SegMateSlicerLib.segment_run import SegmentRequest
+        from SegMateSlicerLib.runs.segment_run import SegmentRequest
 
         checkpoint, options = self._choices(checkpoint, options)
         return SegmentRequest(volumeNode, checkpoint, segmentationNode, options)
 
     def _newRun(self, request, onProgress=None, onEnd=None):
-        from SegMateSlicerLib.segment_run import SegmentRun
+        from SegMateSlicerLib.runs.segment_run import SegmentRun
 
         return SegmentRun(request, self.worker, onProgress, onEnd)
 
     def _batch(self, cases, wait, onProgress, onEnd):
-        from SegMateSlicerLib.batch import BatchRun
+        from SegMateSlicerLib.runs.batch import BatchRun
 
         batch = BatchRun(cases, self._newRun, onProgress, onEnd)
         if wait:

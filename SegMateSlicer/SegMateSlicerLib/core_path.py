@@ -9,16 +9,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-_MODULE_FOLDER = Path(__file__).resolve().parents[1]
+MODULE_FOLDER = Path(__file__).resolve().parents[1]
 
 
 def core_folder() -> Path:
     """The folder that holds the package SegMateCore. Raises ImportError where there is none."""
-    for folder in (_MODULE_FOLDER, _MODULE_FOLDER.parent):
+    for folder in (MODULE_FOLDER, MODULE_FOLDER.parent):
         if (folder / "SegMateCore" / "__init__.py").is_file():
             return folder
     raise ImportError(
-        f"SegMateCore is neither in {_MODULE_FOLDER} nor in {_MODULE_FOLDER.parent}:"
+        f"SegMateCore is neither in {MODULE_FOLDER} nor in {MODULE_FOLDER.parent}:"
         " install the extension again"
     )
 

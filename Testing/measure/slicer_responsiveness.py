@@ -1,6 +1,6 @@
 """Does Slicer's window stay alive during a run, and what does everything but the network cost?
 
-    python Testing/measure/slicer_responsiveness.py [--runs 5] [--json FILE]
+    python Testing/measure/slicer_responsiveness.py [--runs 6] [--json FILE]
 
 Clicks Segment in the panel (the real module in the test host, the real worker, the bundled checkpoint) on a
 512x512x300 phantom with Show 3D on, and records the gaps of the event loop from click to result. The first
@@ -54,7 +54,7 @@ def click_and_watch(host, widget) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=6, help="at least 2 (default %(default)s)")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -79,8 +79,8 @@ def main() -> None:
         "shape": SHAPE,
         "unit": "s",
         "first": runs[0],
-        "warm_median": {name: round(median(run[name] for run in warm), 3) for name in warm[0]} if warm else {},
-        "warm_largest": {name: max(run[name] for run in warm) for name in warm[0]} if warm else {},
+        "warm_median": {name: round(median(run[name] for run in warm), 3) for name in warm[0]},
+        "warm_largest": {name: max(run[name] for run in warm) for name in warm[0]},
     }
     text = json.dumps(report, indent=2)
     print(text)

@@ -15,7 +15,7 @@ DEMO = bundled_checkpoints()["demo"]
 
 @pytest.fixture
 def choices(host):
-    from SegMateSlicerLib import checkpoint_choices
+    from SegMateSlicerLib.panel import checkpoint_choices
 
     return checkpoint_choices
 
@@ -120,7 +120,7 @@ def test_facts_need_no_engine(choices):
     code = (
         "import sys; sys.path[:0] = sys.argv[1:]\n"
         "import host; host.start()\n"
-        "from SegMateSlicerLib.checkpoint_choices import read_facts\n"
+        "from SegMateSlicerLib.panel.checkpoint_choices import read_facts\n"
         "read_facts('demo'); read_facts(sys.argv[4])\n"
         "loaded = {'torch', 'onnxruntime', 'safetensors', 'nibabel', 'nrrd', 'timm'} & set(sys.modules)\n"
         "sys.exit(f'loaded: {loaded}' if loaded else 0)\n"
@@ -133,7 +133,7 @@ def test_facts_need_no_engine(choices):
 
 
 def test_settings_come_back_as_they_were_set(host):
-    from SegMateSlicerLib.settings import Settings
+    from SegMateSlicerLib.panel.settings import Settings
 
     store = Store()
     settings = Settings(store)
@@ -146,7 +146,7 @@ def test_settings_come_back_as_they_were_set(host):
 
 
 def test_the_newest_five_recent_checkpoints_are_kept_without_doubles(host):
-    from SegMateSlicerLib.settings import Settings
+    from SegMateSlicerLib.panel.settings import Settings
 
     settings = Settings(Store())
     for name in ("a", "b", "c", "d", "b", "e", "f"):
@@ -155,7 +155,7 @@ def test_the_newest_five_recent_checkpoints_are_kept_without_doubles(host):
 
 
 def test_settings_edited_by_hand_are_ignored_where_they_make_no_sense(host):
-    from SegMateSlicerLib.settings import Settings
+    from SegMateSlicerLib.panel.settings import Settings
 
     assert Settings(Store({"SegMate/RecentCheckpoints": "[1, "})).recent == []
     assert Settings(Store({"SegMate/RecentCheckpoints": '["a", 7]'})).recent == ["a"]

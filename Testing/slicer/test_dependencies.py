@@ -80,7 +80,7 @@ def pytorch_extension(pip, monkeypatch):
 
 @pytest.fixture
 def dependencies(pip):
-    from SegMateSlicerLib import dependencies
+    from SegMateSlicerLib.setup import dependencies
 
     return dependencies
 
@@ -113,7 +113,7 @@ def test_state_imports_no_engine(tmp_path):
     code = """
 import sys, host
 host.start()
-from SegMateSlicerLib import dependencies
+from SegMateSlicerLib.setup import dependencies
 assert dependencies.state()[0].version
 print([name for name in ("onnxruntime", "torch", "timm", "safetensors", "nibabel") if name in sys.modules])
 """

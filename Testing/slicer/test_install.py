@@ -151,7 +151,8 @@ import host
 slicer_host = host.start()
 module = slicer_host.load_module(Path(sys.argv[1]) / "SegMateSlicer.py")
 panel = slicer_host.open_panel(module)
-from SegMateSlicerLib import core_path, dependencies, sample_data
+from SegMateSlicerLib import core_path
+from SegMateSlicerLib.setup import dependencies, sample_data
 import SegMateCore
 print(json.dumps({
     "title": module.title,

@@ -114,7 +114,7 @@ def test_a_click_hands_the_choices_to_the_logic(widget, ct, scene):
 
 
 def test_a_new_region_lies_around_the_ct(widget, ct):
-    from SegMateSlicerLib.volume_exchange import roi_ras_to_unit
+    from SegMateSlicerLib.scene.volume_exchange import roi_ras_to_unit
 
     region = widget.ui.regionSelector.addNode()
     assert widget._parameterNode.regionOfInterest is region
@@ -369,7 +369,7 @@ def test_a_remembered_checkpoint_that_is_gone_is_not_chosen_again(host, scene, o
 
 
 def test_engines_are_installed_before_the_run_and_a_no_is_no_crash(widget, host, monkeypatch):
-    from SegMateSlicerLib import dependencies
+    from SegMateSlicerLib.setup import dependencies
 
     asked = []
 
@@ -516,6 +516,6 @@ def test_a_run_that_ends_after_the_panel_is_gone_touches_nothing(widget, host):
     ("seconds", "text"), [(0.2, "1 s"), (59.4, "59 s"), (60, "1 min 0 s"), (125, "2 min 5 s")]
 )
 def test_durations_are_for_people(host, seconds, text):
-    from SegMateSlicerLib.run_section import duration_text
+    from SegMateSlicerLib.panel.run_section import duration_text
 
     assert duration_text(seconds) == text

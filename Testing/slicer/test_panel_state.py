@@ -10,13 +10,13 @@ import pytest
 @pytest.fixture
 def ready(host):
     """A panel in which everything is chosen."""
-    from SegMateSlicerLib.panel_state import PanelState
+    from SegMateSlicerLib.panel.panel_state import PanelState
 
     return PanelState(volume=True, organs=9, scene_volumes=2, in_sequence=True, segments=9)
 
 
 def test_everything_can_be_done_when_everything_is_chosen(ready):
-    from SegMateSlicerLib import panel_state
+    from SegMateSlicerLib.panel import panel_state
 
     actions = ("segment", "batch_scene", "batch_sequence", "batch_folder", "save_case", "install")
     assert {getattr(panel_state, f"no_{action}")(ready) for action in actions} == {""}
@@ -49,13 +49,13 @@ def test_everything_can_be_done_when_everything_is_chosen(ready):
     ],
 )
 def test_what_cannot_be_done_says_why(ready, action, change, word):
-    from SegMateSlicerLib import panel_state
+    from SegMateSlicerLib.panel import panel_state
 
     assert word in getattr(panel_state, f"no_{action}")(replace(ready, **change))
 
 
 def test_a_run_can_be_cancelled_once_whatever_is_chosen_meanwhile(ready):
-    from SegMateSlicerLib.panel_state import no_segment
+    from SegMateSlicerLib.panel.panel_state import no_segment
 
     running = replace(ready, running=True, volume=False, checkpoint_problem="broken")
     assert no_segment(running) == ""
@@ -63,7 +63,7 @@ def test_a_run_can_be_cancelled_once_whatever_is_chosen_meanwhile(ready):
 
 
 def test_half_precision_is_for_torch_and_fp16_for_graphics_cards(ready):
-    from SegMateSlicerLib.panel_state import no_precision
+    from SegMateSlicerLib.panel.panel_state import no_precision
 
     torch = replace(ready, engine="torch", device="cuda:0")
     assert [no_precision(torch, p) for p in ("auto", "fp32", "bf16", "fp16")] == [""] * 4

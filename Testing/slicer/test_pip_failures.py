@@ -55,14 +55,14 @@ NOBODY = "http://127.0.0.1:9"  # the port of the discard service: nobody listens
     ],
 )
 def test_logs_of_pip_are_understood(words, kind):
-    from SegMateSlicerLib.pip_failures import failure_kind
+    from SegMateSlicerLib.setup.pip_failures import failure_kind
 
     log = real_pip(*words, "segmate-no-such-package")
     assert failure_kind(log) == kind, log
 
 
 def test_a_proxy_that_wants_a_password_is_understood():
-    from SegMateSlicerLib.pip_failures import failure_kind
+    from SegMateSlicerLib.setup.pip_failures import failure_kind
 
     class StrictProxy(BaseHTTPRequestHandler):
         def do_CONNECT(self):
@@ -80,7 +80,7 @@ def test_a_proxy_that_wants_a_password_is_understood():
 
 
 def test_a_conflict_with_slicers_versions_is_understood(tmp_path):
-    from SegMateSlicerLib.pip_failures import failure_kind
+    from SegMateSlicerLib.setup.pip_failures import failure_kind
 
     wheel(tmp_path, "toyengine", "1.0", requires="toyarrays>=9")
     wheel(tmp_path, "toyarrays", "9.0")
@@ -100,13 +100,13 @@ def test_a_conflict_with_slicers_versions_is_understood(tmp_path):
     ],
 )
 def test_lines_that_cannot_be_provoked_here_are_understood(line, kind):
-    from SegMateSlicerLib.pip_failures import failure_kind
+    from SegMateSlicerLib.setup.pip_failures import failure_kind
 
     assert failure_kind(f"Collecting onnxruntime\n{line}\n") == kind
 
 
 def test_an_unknown_failure_is_quoted():
-    from SegMateSlicerLib.pip_failures import explain_failure
+    from SegMateSlicerLib.setup.pip_failures import explain_failure
 
     text = explain_failure("timm", "Collecting timm\nERROR: the moon is full\n[notice] a new pip is there\n")
     assert text.startswith("timm could not be installed: the moon is full. The log")
@@ -115,7 +115,7 @@ def test_an_unknown_failure_is_quoted():
 
 def test_the_constraints_keep_pip_from_replacing_packages(tmp_path):
     """The real resolver, asked to upgrade everything, leaves numpy with our file and takes it without."""
-    from SegMateSlicerLib.pip_session import kept_versions
+    from SegMateSlicerLib.setup.pip_session import kept_versions
 
     wheel(tmp_path, "toyengine", "1.0", requires="numpy")
     wheel(tmp_path, "numpy", "99.0")

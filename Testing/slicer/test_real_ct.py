@@ -1,4 +1,4 @@
-"""Real CTs: what the panel makes of a file that Slicer has loaded equals what `segmate predict` writes for it."""
+"""Real CTs: what the panel makes of a file that Slicer has loaded is what `segmate predict` makes of it."""
 
 from __future__ import annotations
 

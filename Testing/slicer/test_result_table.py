@@ -18,7 +18,7 @@ from SegMateCore.volume import Volume
 
 @pytest.fixture
 def write_table(host):
-    from SegMateSlicerLib.result_table import write_table
+    from SegMateSlicerLib.scene.result_table import write_table
 
     return write_table
 

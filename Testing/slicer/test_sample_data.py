@@ -67,7 +67,7 @@ def sources(host, scene, monkeypatch) -> dict:
 
 @pytest.fixture
 def sample_data(host):
-    from SegMateSlicerLib import sample_data
+    from SegMateSlicerLib.setup import sample_data
 
     return sample_data
 

@@ -25,7 +25,7 @@ def module(host):
 @pytest.fixture(scope="module")
 def warm(host):
     """The usual worker, kept warm over the tests."""
-    from SegMateSlicerLib.warm_worker import WarmWorker
+    from SegMateSlicerLib.worker.warm_worker import WarmWorker
 
     worker = WarmWorker()
     yield worker
@@ -45,7 +45,7 @@ def small_ct(make_ct):
 @pytest.fixture
 def workers():
     """workers(command) -> WarmWorker that is ended after the test."""
-    from SegMateSlicerLib.warm_worker import WarmWorker
+    from SegMateSlicerLib.worker.warm_worker import WarmWorker
 
     made = []
 
@@ -59,7 +59,7 @@ def workers():
 
 
 def run_on(worker, volume, target=None, **callbacks):
-    from SegMateSlicerLib.segment_run import SegmentOptions, SegmentRequest, SegmentRun
+    from SegMateSlicerLib.runs.segment_run import SegmentOptions, SegmentRequest, SegmentRun
 
     return SegmentRun(SegmentRequest(volume, "demo", target, SegmentOptions()), worker, **callbacks)
 
@@ -132,7 +132,7 @@ class TestCancel:
         assert run.state == "cancelled" and not process.is_alive and not process.folder.exists()
 
     def test_while_surfaces_are_made_leaves_out_the_surfaces_only(self, warm, ct):
-        from SegMateSlicerLib.segment_run import SegmentOptions, SegmentRequest, SegmentRun
+        from SegMateSlicerLib.runs.segment_run import SegmentOptions, SegmentRequest, SegmentRun
 
         run = SegmentRun(SegmentRequest(ct, "demo", None, SegmentOptions(show_3d=True)), warm)
         drive(run, until=reached("surfaces"))
@@ -202,7 +202,7 @@ class TestWorkerFails:
         self.failed(workers(misbehaving(cut)), small_ct, "cut off")
 
     def test_a_placing_that_fails_leaves_nothing(self, warm, small_ct, monkeypatch):
-        from SegMateSlicerLib import writing_results
+        from SegMateSlicerLib.scene import writing_results
 
         def broken(*_arguments):
             raise RuntimeError("table broken")

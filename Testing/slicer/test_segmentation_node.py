@@ -9,7 +9,7 @@ import pytest
 import slicer
 import vtk
 from scene_grids import GRIDS, add_linear_transform, add_nonlinear_transform, affine, blobs, exhaust
-from SegMateSlicerLib.segmentation_node import (
+from SegMateSlicerLib.scene.segmentation_node import (
     BINARY_LABELMAP,
     check_target,
     create_segmentation,
@@ -17,8 +17,8 @@ from SegMateSlicerLib.segmentation_node import (
     place_segments,
     read_labels,
 )
-from SegMateSlicerLib.surfaces import SURFACE
-from SegMateSlicerLib.volume_exchange import image_voxels
+from SegMateSlicerLib.scene.surfaces import SURFACE
+from SegMateSlicerLib.scene.volume_exchange import image_voxels
 
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import NINE
@@ -194,7 +194,7 @@ def test_a_failure_halfway_leaves_everything_as_it_was(ct, monkeypatch):
             raise RuntimeError("halfway")
         return terminology_entry(organ)
 
-    monkeypatch.setattr("SegMateSlicerLib.segmentation_node.terminology_entry", fail_at_the_third)
+    monkeypatch.setattr("SegMateSlicerLib.scene.segmentation_node.terminology_entry", fail_at_the_third)
     with pytest.raises(RuntimeError, match="halfway"):
         place_segments(node, ct, label_image(blobs(seed=8)), NINE)
     assert sorted(node.GetSegmentation().GetSegmentIDs()) == ["aorta", "liver"]

@@ -12,7 +12,7 @@ from runs import MODULE_FILE, phantom
 @pytest.fixture
 def registered(host, scene):
     module = host.load_module(MODULE_FILE)
-    from SegMateSlicerLib.subject_hierarchy_plugin import register_plugin
+    from SegMateSlicerLib.setup.subject_hierarchy_plugin import register_plugin
 
     register_plugin()
     return module

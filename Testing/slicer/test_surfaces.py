@@ -10,13 +10,13 @@ import pytest
 import slicer
 import vtk
 from scene_grids import GRIDS, blobs
-from SegMateSlicerLib.segmentation_node import (
+from SegMateSlicerLib.scene.segmentation_node import (
     BINARY_LABELMAP,
     create_segmentation,
     label_image,
     place_segments,
 )
-from SegMateSlicerLib.surfaces import SURFACE, SurfaceMaker, has_surfaces, show_3d
+from SegMateSlicerLib.scene.surfaces import SURFACE, SurfaceMaker, has_surfaces, show_3d
 from vtk.util.numpy_support import vtk_to_numpy
 
 from SegMateCore.errors import SegMateError
@@ -178,7 +178,7 @@ def test_failures_in_the_thread_are_raised_by_add_to(make_ct, monkeypatch):
     def fail(*_):
         raise MemoryError("no room")
 
-    monkeypatch.setattr("SegMateSlicerLib.surfaces._surface", fail)
+    monkeypatch.setattr("SegMateSlicerLib.scene.surfaces._surface", fail)
     with pytest.raises(SegMateError, match="no room"):
         make_all(node)
     assert not has_surfaces(node)

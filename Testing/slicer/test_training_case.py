@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import slicer
 from scene_grids import GRIDS, add_linear_transform, add_nonlinear_transform, blobs, turned
-from SegMateSlicerLib.segmentation_node import create_segmentation, label_image, place_segments
-from SegMateSlicerLib.training_case import save_training_case
+from SegMateSlicerLib.scene.segmentation_node import create_segmentation, label_image, place_segments
+from SegMateSlicerLib.scene.training_case import save_training_case
 
 from SegMateCore.data.cases import read_case
 from SegMateCore.errors import SegMateError

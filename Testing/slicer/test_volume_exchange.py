@@ -9,7 +9,7 @@ import pytest
 import slicer
 import vtk
 from scene_grids import GRIDS, add_linear_transform, add_nonlinear_transform, affine
-from SegMateSlicerLib.volume_exchange import ijk_to_world, roi_ras_to_unit, write_voxels
+from SegMateSlicerLib.scene.volume_exchange import ijk_to_world, roi_ras_to_unit, write_voxels
 
 from SegMateCore.errors import SegMateError
 

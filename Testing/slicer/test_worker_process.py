@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from SegMateSlicerLib import worker_process
-from SegMateSlicerLib.worker_process import (
+from SegMateSlicerLib.worker import worker_process
+from SegMateSlicerLib.worker.worker_process import (
     WorkerDied,
     WorkerProcess,
     describe_exit,

@@ -12,9 +12,9 @@ from typing import Protocol
 from slicer.i18n import tr as _
 
 from SegMateCore.errors import Cancelled, SegMateError
-from SegMateSlicerLib.run_progress import RunProgress
-from SegMateSlicerLib.segment_run import SegmentRequest, SegmentRun
-from SegMateSlicerLib.task import WAITING, WORKING, Task
+from SegMateSlicerLib.runs.run_progress import RunProgress
+from SegMateSlicerLib.runs.segment_run import SegmentRequest, SegmentRun
+from SegMateSlicerLib.runs.task import WAITING, WORKING, Task
 
 
 @dataclass

@@ -20,7 +20,7 @@ from subprocess import CalledProcessError
 from slicer.i18n import tr as _
 
 from SegMateCore.errors import SegMateError
-from SegMateSlicerLib.pip_failures import explain_failure
+from SegMateSlicerLib.setup.pip_failures import explain_failure
 
 KEPT_PACKAGES = ("numpy", "scipy", "SimpleITK", "torch", "torchvision")
 """Installed with Slicer or for other extensions: never replaced."""

@@ -17,8 +17,8 @@ import vtk
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import Organ, OrganSet
 from SegMateCore.terminology import terminology_entry
-from SegMateSlicerLib.segment_matching import segments_by_id
-from SegMateSlicerLib.volume_exchange import as_array, as_matrix, image_voxels, slabs
+from SegMateSlicerLib.scene.segment_matching import segments_by_id
+from SegMateSlicerLib.scene.volume_exchange import as_array, as_matrix, image_voxels, slabs
 
 BINARY_LABELMAP = "Binary labelmap"
 _REFERENCE_GEOMETRY = "Reference image geometry"

@@ -13,19 +13,19 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from SegMateSlicerLib import panel_state, scene_volumes
-from SegMateSlicerLib.advanced_section import AdvancedSection
-from SegMateSlicerLib.checkpoint_section import CheckpointSection
-from SegMateSlicerLib.dependency_section import DependencySection
-from SegMateSlicerLib.organ_list import OrganList
-from SegMateSlicerLib.panel_state import PanelState
-from SegMateSlicerLib.parameters import NODE_FIELDS, SegMateParameters
-from SegMateSlicerLib.result_section import ResultSection
-from SegMateSlicerLib.run_control import RunControl
-from SegMateSlicerLib.run_section import RunSection
-from SegMateSlicerLib.settings import REMEMBERED, Settings
-from SegMateSlicerLib.show_3d import Show3D
-from SegMateSlicerLib.training_section import TrainingSection
+from SegMateSlicerLib.panel import panel_state, scene_volumes
+from SegMateSlicerLib.panel.advanced_section import AdvancedSection
+from SegMateSlicerLib.panel.checkpoint_section import CheckpointSection
+from SegMateSlicerLib.panel.dependency_section import DependencySection
+from SegMateSlicerLib.panel.organ_list import OrganList
+from SegMateSlicerLib.panel.panel_state import PanelState
+from SegMateSlicerLib.panel.parameters import NODE_FIELDS, SegMateParameters
+from SegMateSlicerLib.panel.result_section import ResultSection
+from SegMateSlicerLib.panel.run_control import RunControl
+from SegMateSlicerLib.panel.run_section import RunSection
+from SegMateSlicerLib.panel.settings import REMEMBERED, Settings
+from SegMateSlicerLib.panel.show_3d import Show3D
+from SegMateSlicerLib.panel.training_section import TrainingSection
 
 
 class Panel:

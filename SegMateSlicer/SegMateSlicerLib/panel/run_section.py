@@ -6,7 +6,7 @@ import time
 
 from slicer.i18n import tr as _
 
-from SegMateSlicerLib.panel_state import PanelState, no_segment
+from SegMateSlicerLib.panel.panel_state import PanelState, no_segment
 
 _FULL = 1000
 _ERROR_STYLE = "color: #d0453c;"

@@ -19,9 +19,9 @@ import vtk
 from SegMateCore.atomic import atomic_folder
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import NINE, OrganSet
-from SegMateSlicerLib.segment_matching import segments_by_name
-from SegMateSlicerLib.segmentation_node import BINARY_LABELMAP, is_sheared, label_image
-from SegMateSlicerLib.volume_exchange import as_matrix, ijk_to_world, image_voxels, voxels_of
+from SegMateSlicerLib.scene.segment_matching import segments_by_name
+from SegMateSlicerLib.scene.segmentation_node import BINARY_LABELMAP, is_sheared, label_image
+from SegMateSlicerLib.scene.volume_exchange import as_matrix, ijk_to_world, image_voxels, voxels_of
 
 
 def save_training_case(

@@ -11,7 +11,7 @@ import numpy as np
 from slicer.i18n import tr as _
 
 from SegMateCore.errors import SegMateError
-from SegMateSlicerLib.volume_exchange import ijk_to_world, voxels_of
+from SegMateSlicerLib.scene.volume_exchange import ijk_to_world, voxels_of
 
 _SAME_MM = 1e-6
 

@@ -12,8 +12,8 @@ from functools import partial
 
 from slicer.i18n import tr as _
 
-from SegMateSlicerLib.parameters import SegMateParameters
-from SegMateSlicerLib.run_section import RunSection, duration_text, progress_text
+from SegMateSlicerLib.panel.parameters import SegMateParameters
+from SegMateSlicerLib.panel.run_section import RunSection, duration_text, progress_text
 
 _CLEAN_UP = {"checkpoint": None, "always": True, "never": False}
 _UNDER_WAY = ("starting", "running", "cancelling")
@@ -78,7 +78,7 @@ class RunControl:
 
     def _begin(self, parameters: SegMateParameters, organs: list[str] | None, start: Callable) -> None:
         from SegMateCore.errors import SegMateError
-        from SegMateSlicerLib import dependencies
+        from SegMateSlicerLib.setup import dependencies
 
         if self.is_running:
             return
@@ -123,7 +123,7 @@ class RunControl:
 def segment_options(parameters: SegMateParameters, organs: list[str] | None):
     """The SegmentOptions of the panel's choices. Raises SegMateError for a clean-up of another version."""
     from SegMateCore.errors import SegMateError
-    from SegMateSlicerLib.run_options import SegmentOptions
+    from SegMateSlicerLib.runs.run_options import SegmentOptions
 
     if parameters.cleanUp not in _CLEAN_UP:
         known = ", ".join(_CLEAN_UP)

@@ -22,7 +22,7 @@ class TrainingSection:
         """rows: the organ table to match the segments with; annotated: names of organs that are right."""
         from SegMateCore.errors import SegMateError
         from SegMateCore.organs import OrganSet
-        from SegMateSlicerLib.training_case import save_training_case
+        from SegMateSlicerLib.scene.training_case import save_training_case
 
         parent = qt.QFileDialog.getExistingDirectory(
             self._ui.saveCaseButton, _("Folder of your training cases")

@@ -10,8 +10,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from SegMateCore.errors import Cancelled, SegMateError
-from SegMateSlicerLib.task import Task
-from SegMateSlicerLib.warm_worker import WarmWorker
+from SegMateSlicerLib.runs.task import Task
+from SegMateSlicerLib.worker.warm_worker import WarmWorker
 
 _WAITING_MS = 20
 _WORKING_MS = 1

@@ -22,7 +22,7 @@ class Show3D:
 
     def set_visible(self, segmentation_node, visible: bool) -> None:
         """Make missing surfaces beside the window and show them, or hide them. None does nothing."""
-        from SegMateSlicerLib.surfaces import SurfaceMaker, has_surfaces, show_3d
+        from SegMateSlicerLib.scene.surfaces import SurfaceMaker, has_surfaces, show_3d
 
         self.stop()
         if segmentation_node is None:
@@ -51,7 +51,7 @@ class Show3D:
 
     def _step(self) -> None:
         from SegMateCore.errors import SegMateError
-        from SegMateSlicerLib.surfaces import show_3d
+        from SegMateSlicerLib.scene.surfaces import show_3d
 
         maker, node = self._maker, self._node
         if maker is None or not maker.is_done:

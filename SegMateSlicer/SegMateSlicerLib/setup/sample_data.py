@@ -7,9 +7,10 @@ nor the scene, while the window stays alive.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor, wait
-from pathlib import Path
 
 import slicer
+
+from SegMateSlicerLib.core_path import MODULE_FOLDER
 
 CATEGORY = "SegMate"
 PUBLIC_CTS = ("CTChest", "CTLiver", "CTAAbdomenPanoramix", "CTACardio")
@@ -20,7 +21,7 @@ PHANTOM_SEED = 1002
 """Beyond the seeds of the anatomies that the bundled checkpoint was trained on, as for `segmate demo`."""
 PHANTOM_SPACING_MM = 3.0
 WINDOW_HU, LEVEL_HU = 400, 40
-ICON = Path(__file__).resolve().parents[1] / "Resources" / "Icons" / "SegMateSlicer.png"
+ICON = MODULE_FOLDER / "Resources" / "Icons" / "SegMateSlicer.png"
 
 WAIT_S = 0.05
 """Between two looks at the application's events; the thread has the interpreter to itself meanwhile."""

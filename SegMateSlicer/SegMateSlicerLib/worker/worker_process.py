@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from .core_path import core_folder
+from SegMateSlicerLib.core_path import core_folder
 
 # What the worker takes for an exchange folder that it may remove (SegMateCore/worker_protocol.py).
 EXCHANGE_PREFIX = "segmate-exchange-"

@@ -16,15 +16,15 @@ from slicer.i18n import tr as _
 
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import OrganSet
-from SegMateSlicerLib.run_options import SegmentOptions
-from SegMateSlicerLib.run_progress import ProgressEstimate, RunProgress
-from SegMateSlicerLib.scene_watch import SceneWatch
-from SegMateSlicerLib.segmentation_node import read_labels
-from SegMateSlicerLib.surfaces import SurfaceMaker, show_3d
-from SegMateSlicerLib.task import WAITING, WORKING, Task
-from SegMateSlicerLib.volume_exchange import roi_ras_to_unit, write_voxels
-from SegMateSlicerLib.warm_worker import CANCEL_PATIENCE_S, Reply, WarmWorker
-from SegMateSlicerLib.writing_results import hide_3d, place_results
+from SegMateSlicerLib.runs.run_options import SegmentOptions
+from SegMateSlicerLib.runs.run_progress import ProgressEstimate, RunProgress
+from SegMateSlicerLib.runs.task import WAITING, WORKING, Task
+from SegMateSlicerLib.scene.scene_watch import SceneWatch
+from SegMateSlicerLib.scene.segmentation_node import read_labels
+from SegMateSlicerLib.scene.surfaces import SurfaceMaker, show_3d
+from SegMateSlicerLib.scene.volume_exchange import roi_ras_to_unit, write_voxels
+from SegMateSlicerLib.scene.writing_results import hide_3d, place_results
+from SegMateSlicerLib.worker.warm_worker import CANCEL_PATIENCE_S, Reply, WarmWorker
 
 __all__ = ["RunProgress", "SegmentOptions", "SegmentRequest", "SegmentRun"]
 

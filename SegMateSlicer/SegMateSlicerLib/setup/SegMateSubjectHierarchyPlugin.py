@@ -63,7 +63,7 @@ class SegMateSubjectHierarchyPlugin:
 
     def onSegment(self, checked: bool = False) -> None:
         """Open the panel with the clicked CT and start with the choices that it shows."""
-        from SegMateSlicerLib.subject_hierarchy_plugin import segment_in_panel
+        from SegMateSlicerLib.setup.subject_hierarchy_plugin import segment_in_panel
 
         volume = _volume_of(_handler().currentItem())
         if volume is not None:

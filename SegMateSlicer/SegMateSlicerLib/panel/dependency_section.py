@@ -24,7 +24,7 @@ class DependencySection:
 
     def show(self) -> None:
         """Read the state again."""
-        from SegMateSlicerLib import dependencies
+        from SegMateSlicerLib.setup import dependencies
 
         rows = dependencies.state()
         self._onnxruntime_ok = rows[0].ok
@@ -50,13 +50,13 @@ class DependencySection:
             self.show()
 
     def _install_onnxruntime(self) -> None:
-        from SegMateSlicerLib import dependencies
+        from SegMateSlicerLib.setup import dependencies
 
         update = self._onnxruntime_ok
         self._install(dependencies.update_onnxruntime if update else dependencies.ensure_onnxruntime)
 
     def _install_torch(self) -> None:
-        from SegMateSlicerLib import dependencies
+        from SegMateSlicerLib.setup import dependencies
 
         self._install(dependencies.ensure_torch)
 

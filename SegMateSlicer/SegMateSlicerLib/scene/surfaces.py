@@ -16,8 +16,8 @@ import numpy as np
 import vtk
 
 from SegMateCore.errors import SegMateError
-from SegMateSlicerLib.segmentation_node import BINARY_LABELMAP
-from SegMateSlicerLib.volume_exchange import as_array, image_voxels
+from SegMateSlicerLib.scene.segmentation_node import BINARY_LABELMAP
+from SegMateSlicerLib.scene.volume_exchange import as_array, image_voxels
 
 SURFACE = "Closed surface"
 _WINDOW_S = 0.01

@@ -15,7 +15,7 @@ from pathlib import Path
 from slicer.i18n import tr as _
 
 from SegMateCore.errors import Cancelled, SegMateError
-from SegMateSlicerLib.worker_process import (
+from SegMateSlicerLib.worker.worker_process import (
     WorkerDied,
     WorkerProcess,
     describe_exit,

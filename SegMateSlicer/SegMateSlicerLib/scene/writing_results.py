@@ -11,8 +11,8 @@ import json
 from slicer.i18n import tr as _
 
 from SegMateCore.organs import OrganSet
-from SegMateSlicerLib.result_table import write_table
-from SegMateSlicerLib.segmentation_node import create_segmentation, place_segments
+from SegMateSlicerLib.scene.result_table import write_table
+from SegMateSlicerLib.scene.segmentation_node import create_segmentation, place_segments
 
 ATTRIBUTE = "SegMate."
 TABLE_ROLE = "SegMateTable"

@@ -9,7 +9,8 @@ from pathlib import Path
 import qt
 from slicer.i18n import tr as _
 
-from SegMateSlicerLib.checkpoint_choices import (
+from SegMateSlicerLib.core_path import ensure_core
+from SegMateSlicerLib.panel.checkpoint_choices import (
     BUNDLED,
     CheckpointChoice,
     CheckpointFacts,
@@ -18,9 +19,8 @@ from SegMateSlicerLib.checkpoint_choices import (
     licences_text,
     read_facts,
 )
-from SegMateSlicerLib.core_path import ensure_core
-from SegMateSlicerLib.settings import Settings
-from SegMateSlicerLib.value_combo_box import ValueComboBox
+from SegMateSlicerLib.panel.settings import Settings
+from SegMateSlicerLib.panel.value_combo_box import ValueComboBox
 
 _BROWSE = "\nbrowse"  # no path and no bundled name
 # Its own colours, so that it is loud on dark and on light themes.

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 from slicer.i18n import tr as _
 
-from SegMateSlicerLib.panel_state import ENGINE_TITLES, PanelState, no_engine, no_precision
-from SegMateSlicerLib.parameters import CLEAN_UP, ENGINES, PRECISIONS, SegMateParameters
-from SegMateSlicerLib.value_combo_box import ValueComboBox
+from SegMateSlicerLib.panel.panel_state import ENGINE_TITLES, PanelState, no_engine, no_precision
+from SegMateSlicerLib.panel.parameters import CLEAN_UP, ENGINES, PRECISIONS, SegMateParameters
+from SegMateSlicerLib.panel.value_combo_box import ValueComboBox
 
 
 class AdvancedSection:

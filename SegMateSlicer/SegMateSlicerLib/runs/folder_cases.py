@@ -19,10 +19,10 @@ from SegMateCore.case_table import CaseTable
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.errors import SegMateError
 from SegMateCore.statistics import OrganStatistics
-from SegMateSlicerLib.batch import BatchSummary
-from SegMateSlicerLib.run_options import SegmentOptions
-from SegMateSlicerLib.segment_run import SegmentRequest, SegmentRun
-from SegMateSlicerLib.writing_results import ATTRIBUTE, remove_with_displays
+from SegMateSlicerLib.runs.batch import BatchSummary
+from SegMateSlicerLib.runs.run_options import SegmentOptions
+from SegMateSlicerLib.runs.segment_run import SegmentRequest, SegmentRun
+from SegMateSlicerLib.scene.writing_results import ATTRIBUTE, remove_with_displays
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 SEGMENTATION_SUFFIX = ".seg.nrrd"

@@ -8,11 +8,11 @@ import slicer
 from slicer.i18n import tr as _
 
 from SegMateCore.errors import SegMateError
-from SegMateSlicerLib.batch import BatchSummary
-from SegMateSlicerLib.run_options import SegmentOptions
-from SegMateSlicerLib.scene_volumes import ct_volumes, is_in_sequence
-from SegMateSlicerLib.segment_run import SegmentRequest, SegmentRun
-from SegMateSlicerLib.writing_results import made_by_segmate, remove_with_displays
+from SegMateSlicerLib.panel.scene_volumes import ct_volumes, is_in_sequence
+from SegMateSlicerLib.runs.batch import BatchSummary
+from SegMateSlicerLib.runs.run_options import SegmentOptions
+from SegMateSlicerLib.runs.segment_run import SegmentRequest, SegmentRun
+from SegMateSlicerLib.scene.writing_results import made_by_segmate, remove_with_displays
 
 _REFERENCE = "referenceImageGeometryRef"
 

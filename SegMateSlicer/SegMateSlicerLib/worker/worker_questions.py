@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from SegMateSlicerLib.task import WAITING, Task
-from SegMateSlicerLib.warm_worker import PROTOCOL, WarmWorker
+from SegMateSlicerLib.runs.task import WAITING, Task
+from SegMateSlicerLib.worker.warm_worker import PROTOCOL, WarmWorker
 
 
 class InfoTask(Task):

@@ -11,18 +11,18 @@ import os
 import platform
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 import slicer
 from slicer.i18n import tr as _
 
 from SegMateCore.bundled import resolve_checkpoint
 from SegMateCore.errors import SegMateError
-from SegMateSlicerLib.pip_session import declined, explained, installed_version, kept_versions
+from SegMateSlicerLib.core_path import MODULE_FOLDER
+from SegMateSlicerLib.setup.pip_session import declined, explained, installed_version, kept_versions
 
 ONNXRUNTIME, TORCH = "onnxruntime", "torch"
 
-REQUIREMENTS_FILE = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
+REQUIREMENTS_FILE = MODULE_FOLDER / "Resources" / "requirements.txt"
 TORCH_BOUND = ">=2.6"
 TIMM = "timm>=1.0.21"
 _REQUESTER = "SegMate"

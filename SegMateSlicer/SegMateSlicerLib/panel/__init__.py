@@ -1,0 +1,1 @@
+"""The panel: its sections, what they offer, and what is remembered."""

@@ -1,0 +1,1 @@
+"""What surrounds the panel: dependencies, sample data, the right-click action."""

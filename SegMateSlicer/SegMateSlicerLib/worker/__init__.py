@@ -1,0 +1,1 @@
+"""The process in which networks run, and talking to it."""
