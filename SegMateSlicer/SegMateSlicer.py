@@ -47,15 +47,17 @@ class SegMateSlicer(ScriptedLoadableModule):
         from SegMateSlicerLib.core_path import ensure_core
 
         ensure_core()
-        slicer.app.startupCompleted.connect(self.onStartupCompleted)
+        slicer.app.startupCompleted.connect(self.registerAdditions)
+        # Slicer loads its first module when it has made all of them: here is one that was added later, for
+        # which the signal never comes.
+        if slicer.util.moduleNames():
+            self.registerAdditions()
 
-    def onStartupCompleted(self) -> None:
+    def registerAdditions(self) -> None:
         """Register what needs other modules to be loaded: sample data and the right-click menu."""
-        from SegMateSlicerLib.setup.sample_data import register_sample_data
-        from SegMateSlicerLib.setup.subject_hierarchy_plugin import register_plugin
+        from SegMateSlicerLib.setup.registration import register_additions
 
-        register_sample_data()
-        register_plugin()
+        register_additions()
 
 
 class SegMateSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -102,6 +104,17 @@ class SegMateSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.panel.close()
         if self.logic is not None:
             self.logic.close()
+
+    def onReload(self) -> None:
+        """Developers' button "Reload": ends what is under way and the worker; changed files of the library
+        and of SegMateCore count from now on.
+        """
+        # Slicer cleans up once more, which does no harm: but then the library of this panel has gone.
+        self.cleanup()
+        from SegMateSlicerLib.setup.reload import forget_library
+
+        forget_library()
+        ScriptedLoadableModuleWidget.onReload(self)
 
     def enter(self) -> None:
         """The user opens the module."""
@@ -252,7 +265,7 @@ class SegMateSlicerLogic(ScriptedLoadableModuleLogic):
 
         Waits for the answer: a second, with devices several (PyTorch is imported there).
         """
-        from SegMateSlicerLib.worker.worker_questions import InfoTask
+        from SegMateSlicerLib.runs.worker_questions import InfoTask
 
         return self.driver.run(InfoTask(self.worker, devices))
 
@@ -265,7 +278,8 @@ class SegMateSlicerLogic(ScriptedLoadableModuleLogic):
         self.driver.close()
 
     def _choices(self, checkpoint, options):
-        from SegMateSlicerLib.runs.segment_run import DEFAULT_CHECKPOINT, SegmentOptions
+        from SegMateSlicerLib.runs.run_options import SegmentOptions
+        from SegMateSlicerLib.runs.segment_run import DEFAULT_CHECKPOINT
 
         self.driver.check_free()
         return str(checkpoint or DEFAULT_CHECKPOINT), SegmentOptions.of(options)
@@ -299,7 +313,9 @@ class SegMateSlicerTest(ScriptedLoadableModuleTest):
         slicer.mrmlScene.Clear()
         self.logic = SegMateSlicerLogic()
         self.addCleanup(self.logic.close)
-        if not self.engines()["onnxruntime"]:
+        from SegMateSlicerLib.setup.dependencies import missing_for
+
+        if missing_for():
             self.skipTest(_("ONNX Runtime is not installed: open Dependencies in the SegMate panel"))
 
     def tearDown(self) -> None:
@@ -314,13 +330,6 @@ class SegMateSlicerTest(ScriptedLoadableModuleTest):
             finally:
                 self.tearDown()
                 self.doCleanups()
-
-    @staticmethod
-    def engines() -> dict:
-        """Versions of the engines, None for those that are not installed."""
-        from importlib.util import find_spec
-
-        return {name: find_spec(name) for name in ("onnxruntime", "torch")}
 
     def test_nine_organs_on_their_sides(self) -> None:
         volumeNode = self.phantom()

@@ -17,9 +17,15 @@ MISSING = [name for name in ("slicer_core", "PySide6") if find_spec(name) is Non
 
 
 def pytest_pycollect_makemodule(module_path, parent):
-    """Skip this folder where the host cannot run; with SEGMATE_REQUIRE_SLICER=1 that is a failure."""
+    """Skip this folder where the host cannot run; with SEGMATE_REQUIRE_SLICER=1 that is a failure.
+
+    Else start the host: the module's library imports Slicer's modules at file scope, and tests import it.
+    """
     if MISSING and os.environ.get("SEGMATE_REQUIRE_SLICER") != "1":
         pytest.skip(f"needs slicer-core and PySide6-Essentials, not found: {', '.join(MISSING)}")
+    import host
+
+    host.start()
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +53,35 @@ def make_ct(scene):
         return slicer.util.addVolumeFromArray(np.ascontiguousarray(voxels), ijk_to_ras, name)
 
     return make
+
+
+# The panel with a puppet of the logic (fake_logic)
+
+
+@pytest.fixture
+def ct(make_ct):
+    """A CT of a few voxels, "Thorax"."""
+    from panels import SPACING_2MM
+
+    return make_ct(np.zeros((4, 5, 6), np.int16), SPACING_2MM, "Thorax")
+
+
+@pytest.fixture
+def open_panel(host, scene, monkeypatch):
+    """open_panel() -> the Widget object of a freshly loaded module, with a puppet as its logic."""
+    from fake_logic import fake_logic_class
+    from runs import MODULE_FILE
+
+    def open_it():
+        module = host.load_module(MODULE_FILE)
+        code = sys.modules["SegMateSlicer"]
+        monkeypatch.setattr(code, "SegMateSlicerLogic", fake_logic_class(code.SegMateSlicerLogic))
+        return host.open_panel(module)
+
+    return open_it
+
+
+@pytest.fixture
+def widget(ct, open_panel):
+    """The panel with the CT in the scene."""
+    return open_panel()

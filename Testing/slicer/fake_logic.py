@@ -19,7 +19,7 @@ class FakeRun:
     warnings: list[str] = field(default_factory=list)
     segmentationNode: object = None
     tableNode: object = None
-    summary: str | None = None
+    summary: object = None
 
     def advance(self, stage: str, fraction: float, slices_per_s=None, eta_s=None) -> None:
         self.onProgress(

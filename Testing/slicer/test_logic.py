@@ -88,6 +88,14 @@ def small_ct(make_ct):
     return make_ct(phantom().voxels[24:34], phantom().affine)
 
 
+def until(host, condition, timeout_s: float = 30.0) -> None:
+    """Let the event loop run until the condition holds."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "timeout"
+        host.process_events(0.01)
+
+
 class TestSegment:
     def test_two_lines_give_nine_coded_organs_on_the_grid_of_the_ct(self, logic, ct, expected):
         node = logic.segment(ct)
@@ -352,6 +360,88 @@ class TestClosing:
         del forgotten
         gc.collect()
         assert not process.is_alive and not process.folder.exists()
+
+    @pytest.mark.parametrize("stage", ["start", "send", "prepare", "segment", "receive", "place", "surfaces"])
+    @pytest.mark.parametrize("wait", [False, True], ids=["started", "waited for"])
+    def test_close_from_a_callback_of_the_run(self, small_ct, host, stage, wait):
+        from SegMateSlicer import SegMateSlicerLogic
+
+        logic, ended, closed = SegMateSlicerLogic(), [], []
+
+        def close(progress):
+            if progress.stage == stage and not closed:
+                closed.append(stage)
+                logic.close()
+
+        before, options = scene_state(), {"show_3d": True}
+        if wait and stage != "surfaces":
+            with pytest.raises(Cancelled):
+                logic.segment(small_ct, options=options, onProgress=close)
+        elif wait:
+            assert logic.segment(small_ct, options=options, onProgress=close) is not None
+        else:
+            run = logic.start(small_ct, None, None, options, onProgress=close, onEnd=ended.append)
+            until(host, lambda: ended and logic.activeRun is None and not logic.worker.is_alive)
+            assert ended == [run]
+            # What was placed already is not taken back.
+            assert run.state == ("done" if stage == "surfaces" else "cancelled")
+        assert closed == [stage] and logic.activeRun is None and not logic.worker.is_alive
+        assert stage == "surfaces" or scene_state() == before
+
+    def test_close_from_a_callback_of_a_batch(self, small_ct, host):
+        from SegMateSlicer import SegMateSlicerLogic
+
+        logic, ended = SegMateSlicerLogic(), []
+        batch = logic.segmentScene(wait=False, onProgress=lambda _: logic.close(), onEnd=ended.append)
+        until(host, lambda: ended and not logic.worker.is_alive)
+        assert ended == [batch] and batch.state == "cancelled" and not batch.summary.done
+
+    def test_what_a_forgotten_logic_has_started_is_done(self, small_ct, host):
+        import gc
+        import weakref
+
+        from SegMateSlicer import SegMateSlicerLogic
+
+        def start_and_forget():
+            logic = SegMateSlicerLogic()
+            logic.segment(small_ct, wait=False, onProgress=None)
+            return logic.activeRun, weakref.ref(logic.driver), logic.worker
+
+        run, driver, worker = start_and_forget()
+        gc.collect()
+        until(host, lambda: run.is_over)
+        assert run.state == "done" and run.result().GetSegmentation().GetNumberOfSegments() == 9
+        until(host, lambda: gc.collect() >= 0 and driver() is None)
+        assert not worker.is_alive
+
+    def test_no_connection_to_the_application_stays(self, small_ct, monkeypatch):
+        import gc
+
+        from SegMateSlicer import SegMateSlicerLogic
+
+        class Signal:
+            connected: list = []
+
+            def connect(self, slot):
+                self.connected.append(slot)
+
+            def disconnect(self, slot):
+                self.connected.remove(slot)
+
+        monkeypatch.setattr(slicer.app, "aboutToQuit", Signal())
+        logic = SegMateSlicerLogic()
+        logic.workerInfo()
+        assert len(Signal.connected) == 1
+        logic.close()
+        assert Signal.connected == []
+        logic.workerInfo()
+        worker = logic.worker
+        Signal.connected[0]()
+        assert not worker.is_alive and Signal.connected == []
+        logic.workerInfo()
+        del logic
+        gc.collect()
+        assert Signal.connected == [] and not worker.is_alive
 
     def test_worker_info(self, logic):
         info = logic.workerInfo()

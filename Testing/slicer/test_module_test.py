@@ -28,7 +28,9 @@ def test_all_of_it_passes_and_leaves_an_empty_scene(test_class):
 
 
 def test_where_no_engine_is_installed_it_is_skipped_with_the_reason(test_class, monkeypatch):
-    monkeypatch.setattr(test_class, "engines", staticmethod(lambda: {"onnxruntime": None, "torch": None}))
+    from SegMateSlicerLib.setup import dependencies
+
+    monkeypatch.setattr(dependencies, "installed_version", lambda _name: None)
     suite = unittest.defaultTestLoader.loadTestsFromTestCase(test_class)
 
     result = unittest.TextTestRunner(verbosity=0).run(suite)

@@ -2,66 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import slicer
-from fake_logic import fake_logic_class
+from panels import SPACING_2MM, chosen, entries, started, untick
 
 from SegMateCore.errors import SegMateError
-
-MODULE = Path(__file__).resolve().parents[2] / "SegMateSlicer" / "SegMateSlicer.py"
-SPACING_2MM = np.diag([-1.0, -1.0, 2.0, 1.0])
-
-
-@pytest.fixture
-def ct(make_ct):
-    return make_ct(np.zeros((4, 5, 6), np.int16), SPACING_2MM, "Thorax")
-
-
-@pytest.fixture
-def open_panel(host, scene, monkeypatch):
-    """open_panel() -> the Widget object of a freshly loaded module, with a puppet as its logic."""
-
-    def open_it():
-        module = host.load_module(MODULE)
-        code = sys.modules["SegMateSlicer"]
-        monkeypatch.setattr(code, "SegMateSlicerLogic", fake_logic_class(code.SegMateSlicerLogic))
-        return host.open_panel(module)
-
-    return open_it
-
-
-@pytest.fixture
-def widget(ct, open_panel):
-    return open_panel()
-
-
-def chosen(widget) -> dict[str, bool]:
-    """Organ -> whether it is ticked, as the user sees it."""
-    import qt
-
-    slicer.app.processEvents()
-    return {box.text: box.checked for box in widget.ui.organList.findChildren(qt.QCheckBox) if box.visible}
-
-
-def untick(widget, organ: str) -> None:
-    import qt
-
-    next(box for box in widget.ui.organList.findChildren(qt.QCheckBox) if box.text == organ).click()
-
-
-def entries(combo_box) -> list[str]:
-    return [combo_box.itemText(index) for index in range(combo_box.count)]
-
-
-def started(widget):
-    """The run after a click on Segment."""
-    widget.ui.segmentButton.click()
-    return widget.logic.runs[-1]
 
 
 def test_a_radiologist_can_press_segment_at_once(widget, ct):
@@ -180,9 +126,9 @@ def test_a_failure_is_told_once_and_the_panel_goes_on(widget, host):
     started(widget).end("failed", error=SegMateError("out of memory: choose fewer slices at a time"))
     host.process_events()
     assert [dialog.kind for dialog in host.displayed] == ["error"]
-    assert host.displayed[0].text == "out of memory: choose fewer slices at a time"
+    assert host.displayed[0].text == "Out of memory: choose fewer slices at a time"
     assert (
-        "out of memory" in widget.ui.statusLabel.text and "out of memory" in widget.ui.logText.toPlainText()
+        "Out of memory" in widget.ui.statusLabel.text and "Out of memory" in widget.ui.logText.toPlainText()
     )
     assert started(widget) is widget.logic.runs[1]
 
@@ -194,126 +140,8 @@ def test_a_refusal_at_the_start_is_told(widget, host, monkeypatch):
     monkeypatch.setattr(widget.logic, "start", refuse)
     widget.ui.segmentButton.click()
     host.process_events()
-    assert [dialog.text for dialog in host.displayed] == ["a nonlinear transform: harden it"]
+    assert [dialog.text for dialog in host.displayed] == ["A nonlinear transform: harden it"]
     assert widget.ui.segmentButton.text == "Segment" and widget.ui.segmentButton.enabled
-
-
-def test_closing_the_scene_cancels_and_forgets_the_nodes(widget, host, make_ct):
-    run = started(widget)
-    host.scene.Clear()
-    assert widget.logic.cancels == 1
-    run.end("cancelled")
-    host.process_events()
-    assert widget._parameterNode.inputVolume is None and not host.displayed
-    widget._parameterNode.inputVolume = make_ct(np.zeros((2, 2, 2), np.int16), np.eye(4))
-    assert widget.ui.segmentButton.enabled and widget.ui.segmentButton.text == "Segment"
-
-
-def test_a_result_that_comes_after_the_scene_was_closed_harms_nothing(widget, host):
-    run = started(widget)
-    host.scene.Clear()
-    run.end("done")
-    assert widget.ui.segmentButton.text == "Segment"
-
-
-def test_a_scene_that_is_added_leaves_the_choices_alone(widget, ct, scene):
-    parameters = widget._parameterNode
-    parameters.outputSegmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "organs")
-    scene.StartState(scene.ImportState)
-    widget.ui.segmentButton.click()
-    other = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "other")
-    scene.EndState(scene.ImportState)
-    parameters, ui = widget._parameterNode, widget.ui
-    assert parameters.inputVolume is ct and ui.inputVolumeSelector.currentNode() is ct
-    assert parameters.outputSegmentation is ui.outputSegmentationSelector.currentNode() is not None
-    assert ui.inputVolumeSelector.nodeCount() == 2 and not widget.logic.runs
-    ui.inputVolumeSelector.setCurrentNode(other)
-    assert widget._parameterNode.inputVolume is other
-
-
-def as_text(scene) -> str:
-    scene.SetSaveToXMLString(1)
-    scene.Commit()
-    scene.SetSaveToXMLString(0)
-    return scene.GetSceneXMLString()
-
-
-def load(scene, text: str) -> None:
-    """As "Load scene" does it."""
-    scene.Clear(0)
-    scene.SetLoadFromXMLString(1)
-    scene.SetSceneXMLString(text)
-    assert scene.Import()
-    scene.SetLoadFromXMLString(0)
-
-
-def test_a_saved_scene_brings_its_choices_back(widget, ct, scene):
-    parameters = widget._parameterNode
-    parameters.inputVolume, parameters.chunk, parameters.cleanUp = ct, 5, "never"
-    parameters.outputSegmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "organs")
-    parameters.skippedOrgans = ["liver"]
-    parameters.checkpoint = "/nowhere/gone.onnx"
-    saved = as_text(scene)
-    # As if an older version had saved it, which had no flip averaging.
-    older, count = re.subn(r'parameter\d+= "flipAverage \w+"', "", saved)
-    assert count == 1
-    load(scene, older)
-    parameters, ui = widget._parameterNode, widget.ui
-    assert ui.inputVolumeSelector.currentNode() is parameters.inputVolume
-    assert parameters.inputVolume.GetName() == "Thorax"
-    assert ui.outputSegmentationSelector.currentNode().GetName() == "organs"
-    assert (parameters.chunk, ui.chunkSpinBox.value, parameters.cleanUp) == (5, 5, "never")
-    assert list(parameters.skippedOrgans) == ["liver"] and parameters.flipAverage is False
-    assert "gone.onnx" in ui.checkpointFactsLabel.text and not ui.segmentButton.enabled
-    parameters.checkpoint = "demo"
-    assert "liver" not in [organ for organ, ticked in chosen(widget).items() if ticked]
-
-
-def test_choices_of_another_version_are_refused_with_a_sentence(widget, host):
-    widget._parameterNode.parameterNode.SetParameter("cleanUp", "sometimes")
-    widget.ui.segmentButton.click()
-    host.process_events()
-    assert not widget.logic.runs and "'sometimes'" in widget.ui.statusLabel.text
-
-
-@pytest.mark.parametrize(
-    ("field", "class_name"),
-    [
-        ("inputVolume", "vtkMRMLScalarVolumeNode"),
-        ("outputSegmentation", "vtkMRMLSegmentationNode"),
-        ("regionOfInterest", "vtkMRMLMarkupsROINode"),
-    ],
-)
-def test_a_deleted_choice_is_not_replaced_by_its_neighbour(widget, scene, field, class_name):
-    nodes = [scene.AddNewNodeByClass(class_name, name) for name in ("first", "second", "third")]
-    setattr(widget._parameterNode, field, nodes[1])
-    scene.RemoveNode(nodes[1])
-    assert getattr(widget._parameterNode, field) is None
-
-
-def test_the_panel_can_be_made_without_a_parent(ct, open_panel, host):
-    open_panel()
-    alone = sys.modules["SegMateSlicer"].SegMateSlicerWidget()
-    assert alone.ui.segmentButton.enabled and alone.Observations
-    alone.cleanup()
-    assert not alone.Observations
-    alone.parent.deleteLater()
-
-
-@pytest.mark.parametrize("field", ["inputVolume", "outputSegmentation", "regionOfInterest"])
-def test_deleting_a_chosen_node_during_a_run_leaves_the_panel_usable(widget, host, scene, field):
-    parameters = widget._parameterNode
-    if field == "outputSegmentation":
-        parameters.outputSegmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-    if field == "regionOfInterest":
-        parameters.regionOfInterest = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode")
-    run = started(widget)
-    scene.RemoveNode(getattr(parameters, field))
-    host.process_events()
-    assert widget.ui.segmentButton.text == "Cancel" and widget.ui.segmentButton.enabled
-    run.end("failed", error=SegMateError("the volume was deleted during the run"))
-    assert widget.ui.segmentButton.text == "Segment"
-    assert widget.ui.segmentButton.enabled == (field != "inputVolume")
 
 
 def test_a_broken_checkpoint_is_a_line_in_the_panel_and_disables_segment(widget, tmp_path, host):
@@ -321,7 +149,7 @@ def test_a_broken_checkpoint_is_a_line_in_the_panel_and_disables_segment(widget,
     broken.write_bytes(b"no protobuf")
     host.dialogs.prepare("open file", str(broken))
     box = widget.ui.checkpointComboBox
-    box.setCurrentIndex(box.count - 1)
+    widget.ui.browseCheckpointButton.click()
     assert widget._parameterNode.checkpoint == str(broken)
     assert "broken.onnx" in widget.ui.checkpointFactsLabel.text
     assert not widget.ui.demonstrationLabel.visible
@@ -334,8 +162,34 @@ def test_a_broken_checkpoint_is_a_line_in_the_panel_and_disables_segment(widget,
 
 def test_browse_that_is_cancelled_keeps_the_choice(widget):
     box = widget.ui.checkpointComboBox
-    box.setCurrentIndex(box.count - 1)
+    widget.ui.browseCheckpointButton.click()
     assert widget._parameterNode.checkpoint == "demo" and box.currentText.startswith("demo")
+
+
+def test_wheel_and_arrow_keys_on_the_checkpoints_open_no_dialog(widget, host, tmp_path):
+    from PySide6 import QtCore, QtGui
+    from PySide6.QtTest import QTest
+
+    other = tmp_path / "other.onnx"
+    other.write_bytes(b"no protobuf")
+    host.dialogs.prepare("open file", str(other))
+    widget.ui.browseCheckpointButton.click()
+    box = widget.ui.checkpointComboBox
+    box.setCurrentIndex(0)
+    host.dialogs.clear()
+    words = []
+    for _ in range(box.count + 1):
+        QTest.keyClick(box, QtCore.Qt.Key_Down)
+        words.append(widget._parameterNode.checkpoint)
+    place, down, plain = QtCore.QPointF(5, 5), QtCore.QPoint(0, -120), QtCore.Qt.NoModifier
+    box.setCurrentIndex(0)
+    for _ in range(box.count + 1):
+        phase = QtCore.Qt.NoScrollPhase
+        wheel = QtGui.QWheelEvent(place, place, down, down, QtCore.Qt.NoButton, plain, phase, False)
+        QtCore.QCoreApplication.sendEvent(box, wheel)
+        words.append(widget._parameterNode.checkpoint)
+    assert {"demo", str(other)} >= set(words) and words.count(str(other)) > 2
+    assert not host.displayed
 
 
 def test_an_onnx_file_greys_out_what_only_torch_can_do(widget, tmp_path):
@@ -455,8 +309,11 @@ def test_batches_take_the_choices_and_run_one_at_a_time(widget, host):
 
 
 def test_a_batch_tells_how_its_cases_went(widget):
+    from SegMateSlicerLib.runs.batch import BatchSummary
+
     widget.ui.batchSceneButton.click()
-    widget.logic.runs[-1].end("done", summary="1 done, 0 skipped, 1 failed\nThorax: out of memory")
+    summary = BatchSummary(done=["Abdomen"], failed=[("Thorax", "out of memory")])
+    widget.logic.runs[-1].end("done", summary=summary)
     assert "1 failed" in widget.ui.statusLabel.text and "Thorax: out of memory" in widget.ui.statusLabel.text
     assert not widget.ui.resultSection.visible
 

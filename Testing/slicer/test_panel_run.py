@@ -66,7 +66,7 @@ def test_cancel_leaves_nothing_and_the_next_run_works(widget, host, scene):
     ui.segmentButton.click()
     started = time.monotonic()
     wait_for(host, lambda: ui.segmentButton.text == "Segment", "the end of the run")
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 1
     assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
     assert "Cancelled" in ui.statusLabel.text and not host.displayed
     ui.segmentButton.click()
@@ -98,3 +98,13 @@ def test_closing_the_scene_during_a_run_is_a_cancel(widget, host, scene):
 def test_find_asks_the_worker_for_devices(widget, host):
     widget.ui.findDevicesButton.click()
     assert widget.ui.statusLabel.text.startswith("Found: ") and "CPU" in widget.ui.statusLabel.text
+
+
+def test_closing_the_scene_while_devices_are_looked_for_is_no_error(widget, host, scene):
+    import qt
+
+    qt.QTimer.singleShot(30, scene.Clear)
+    widget.ui.findDevicesButton.click()
+    host.process_events(0.1)
+    assert widget.ui.statusLabel.text == "The search for devices was stopped." and not host.displayed
+    assert widget.logic.activeRun is None and widget.ui.findDevicesButton.enabled

@@ -13,10 +13,7 @@ from runs import MODULE_FILE, ROOT, labels_of
 sys.path.append(str(ROOT / "Testing" / "core"))
 
 
-@pytest.mark.parametrize(
-    "case",
-    ["elastix_lung_small", "acil_ct64", "hcc_tace_048", pytest.param("lidc_0001", marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("case", ["elastix_lung_small", "acil_ct64", "hcc_tace_048", "lidc_0001"])
 def test_the_panel_gives_the_labels_of_the_command_line(host, scene, shared, tmp_path, case: str):
     import slicer
     from command import segmate

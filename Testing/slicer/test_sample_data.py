@@ -123,6 +123,26 @@ def test_the_phantom_is_loaded_while_the_window_stays_alive(scene, sample_data, 
     assert len(gaps) > 5 and np.median(gaps) < 0.2, np.sort(gaps)[-5:]
 
 
+def test_a_second_click_while_the_phantom_is_made_starts_no_second_one(scene, sample_data, monkeypatch):
+    monkeypatch.setattr(sample_data, "PHANTOM_SPACING_MM", 8.0)
+    messages, nested, made = [], [], []
+    monkeypatch.setattr(slicer.util, "showStatusMessage", lambda text, ms: messages.append(text))
+    make, process_events = sample_data._make_phantom, slicer.app.processEvents
+    monkeypatch.setattr(sample_data, "_make_phantom", lambda: made.append(1) or make())
+
+    def click_again():
+        nested.append(sample_data.load_phantom())
+        process_events()
+
+    monkeypatch.setattr(slicer.app, "processEvents", click_again)
+    assert sample_data.load_phantom() is not None
+    assert nested and set(nested) == {None} and len(made) == 1
+    assert len(messages) == len(nested) and "already" in messages[0]
+    assert scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 1
+    monkeypatch.setattr(slicer.app, "processEvents", process_events)
+    assert sample_data.load_phantom() is not None and len(made) == 2
+
+
 def ijk_to_ras(node):
     import vtk
 

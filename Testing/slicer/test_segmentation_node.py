@@ -161,7 +161,7 @@ def test_what_matches_not_one_to_one_is_refused(ct):
     entry = terminology_entry(NINE.by_name("liver"))
     hand_made(node, ct, np.ones((12, 20, 26)), "a", "liver by hand", entry)
     hand_made(node, ct, np.ones((12, 20, 26)), "b", "liver by machine", entry)
-    with pytest.raises(SegMateError, match="'liver by hand' and 'liver by machine' stand for the same organ"):
+    with pytest.raises(SegMateError, match="'liver by hand', 'liver by machine' stand for the same organ"):
         place_segments(node, ct, label_image(blobs()), NINE)
     node.GetSegmentation().RemoveSegment("b")
     node.GetSegmentation().GetSegment("a").SetName("Aorta")

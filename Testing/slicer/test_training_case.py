@@ -14,7 +14,7 @@ from SegMateSlicerLib.scene.training_case import save_training_case
 
 from SegMateCore.data.cases import read_case
 from SegMateCore.errors import SegMateError
-from SegMateCore.organs import NINE
+from SegMateCore.organs import NINE, Organ, OrganSet
 from SegMateCore.preprocessing import Preprocessing
 
 SHAPE = (12, 20, 26)
@@ -108,6 +108,45 @@ def test_segments_by_hand_are_found_by_name(make_ct, tmp_path):
     assert np.array_equal(nibabel_voxels(folder / "labels.nii.gz"), mask * NINE.by_name("left kidney").label)
 
 
+def numbers_of(document: dict) -> dict[str, int]:
+    """Organ name -> number in labels.nii.gz, by the rule for readers that know no organ table."""
+    keys = {key: number for number, key in enumerate(document["organ_order"], 1) if key is not None}
+    return {name: keys[name.replace(" ", "_")] for name in document["annotated"]}
+
+
+def test_the_numbers_of_other_organs_are_explained(make_ct, tmp_path):
+    """Labels with gaps and out of order, one of them for an organ that has another number among the nine."""
+    others = OrganSet((
+        Organ("heart", 7, "80891009", "Heart", None, (200, 80, 60)),
+        Organ("left lung", 2, "39607008", "Lung", "left", (1, 2, 3)),
+        Organ("urinary bladder", 4, "89837001", "Urinary bladder", None, (9, 9, 9)),
+    ))  # fmt: skip
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[1:4], labels[5:7], labels[8:9] = 7, 2, 4
+    volume = make_ct(np.zeros(SHAPE, np.int16), GRIDS["oblique"])
+    node = create_segmentation(volume)
+    place_segments(node, volume, label_image(labels), others)
+    folder = save_training_case(volume, node, tmp_path / "case", ["heart", "left lung"], organs=others)
+    document = json.loads((folder / "organs.json").read_text())
+    assert document["organ_order"] == [None, "left_lung", None, "urinary_bladder", None, None, "heart"]
+    assert numbers_of(document) == {"heart": 7, "left lung": 2}
+    table = OrganSet.from_list(document["organs"])
+    assert table == others
+    stored = nibabel_voxels(folder / "labels.nii.gz")
+    for name, number in numbers_of(document).items():
+        assert table.by_name(name).label == number
+        assert np.array_equal(stored == number, labels == others.by_name(name).label)
+    assert 4 not in stored
+    assert read_case(folder, WORKING, table).source["annotated"] == ["heart", "left lung"]
+
+
+def test_the_nine_are_numbered_as_everywhere(make_ct, tmp_path):
+    volume, node = scanned(make_ct, "RAS")
+    document = json.loads((save_training_case(volume, node, tmp_path / "case") / "organs.json").read_text())
+    assert document["organ_order"] == [organ.key for organ in NINE]
+    assert numbers_of(document) == {organ.name: organ.label for organ in NINE}
+
+
 def test_overlaps_are_refused_with_their_size(make_ct, tmp_path):
     volume, node = scanned(make_ct, "RAS")
     grown = np.isin(blobs(SHAPE), [NINE.by_name("aorta").label, NINE.by_name("liver").label])
@@ -146,3 +185,12 @@ def test_what_a_nifti_file_cannot_hold_is_refused(scene, make_ct, tmp_path):
     with pytest.raises(SegMateError, match="no voxels of any organ"):
         save_training_case(volume, node, tmp_path / "case")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_drawn_organ_beside_the_coded_one_is_refused_with_both_names(make_ct, tmp_path):
+    volume, node = scanned(make_ct, "RAS")
+    node.GetSegmentation().AddEmptySegment("Segment_1", "Liver")
+    with pytest.raises(SegMateError, match="'liver', 'Liver' stand for the same organ, liver"):
+        save_training_case(volume, node, tmp_path / "case")
+    node.GetSegmentation().GetSegment("Segment_1").SetName("old liver")
+    save_training_case(volume, node, tmp_path / "case")

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_launcher import LAUNCHERS_LINE, OFTEN_MEMORY, launcher_command
 from SegMateSlicerLib.worker import worker_process
+from SegMateSlicerLib.worker.exit_words import describe_exit
 from SegMateSlicerLib.worker.worker_process import (
     WorkerDied,
     WorkerProcess,
-    describe_exit,
     python_executable,
     worker_command,
 )
@@ -178,6 +179,8 @@ class TestRealWorker:
         code = f"""
 import sys, time
 sys.path[:0] = {[str(Path(__file__).parent), str(ROOT), str(ROOT / "SegMateSlicer")]!r}
+import host
+host.start()
 from test_worker_process import *
 worker = WorkerProcess(slow_command(), {str(tmp_path)!r})
 worker.start()
@@ -252,7 +255,7 @@ class TestAnyChild:
         assert message["exit_code"] == 3 and len(lines) == 200 and lines[-1] == "998 ä"
 
     def test_waiting_ends_with_a_message_or_in_time(self, start):
-        code = "import time; time.sleep(0.3); print('{\"event\": \"x\"}', flush=True); time.sleep(60)"
+        code = 'import time; time.sleep(0.3); print(\'{"event": "x"}\', flush=True); time.sleep(60)'
         worker = start(script(code))
         started = time.perf_counter()
         worker.wait(0.05)
@@ -322,6 +325,29 @@ def test_the_worker_sees_no_module_beside_the_core(start, tmp_path):
 )  # fmt: skip
 def test_exit_codes_in_plain_words(code, words):
     assert words in describe_exit(code)
+
+
+@pytest.mark.parametrize(
+    "log, told",
+    [
+        ([LAUNCHERS_LINE], True),
+        (["allocating 8 GB", LAUNCHERS_LINE, "", "a line through another pipe"], True),
+        ([LAUNCHERS_LINE, "loading", "a chunk", "Traceback"], False),
+        (["Report the problem"], False),
+    ],
+)
+def test_what_a_launcher_says_at_the_end_of_the_log_counts(log, told):
+    assert (describe_exit(1, log) == OFTEN_MEMORY) == told
+
+
+@pytest.mark.skipif(not ON_POSIX, reason="signals of POSIX")
+def test_python_killed_behind_a_launcher(start):
+    """As in Slicer, where the child is a launcher: its exit code says nothing, its last line does."""
+    worker = start(launcher_command("import os; os.kill(os.getpid(), 9)"))
+    message = heard(worker, died)
+    assert message["exit_code"] == 1 and LAUNCHERS_LINE in message["log"]
+    with pytest.raises(WorkerDied, match=f"the worker {OFTEN_MEMORY}$"):
+        worker.request("hello")
 
 
 def test_python_of_slicer_first(tmp_path, monkeypatch):

@@ -19,10 +19,10 @@ from SegMateSlicerLib.panel.checkpoint_choices import (
     licences_text,
     read_facts,
 )
+from SegMateSlicerLib.panel.panel_words import as_sentence
 from SegMateSlicerLib.panel.settings import Settings
 from SegMateSlicerLib.panel.value_combo_box import ValueComboBox
 
-_BROWSE = "\nbrowse"  # no path and no bundled name
 # Its own colours, so that it is loud on dark and on light themes.
 _BANNER = "background-color: #ffcc33; color: #332200; font-weight: bold; border-radius: 3px;"
 
@@ -34,8 +34,10 @@ class CheckpointSection:
         self._ui = ui
         self._settings = settings
         self._on_chosen = on_chosen
-        self._word = ""
-        self._combo = ValueComboBox(ui.checkpointComboBox, self._on_entry)
+        self._combo = ValueComboBox(ui.checkpointComboBox, on_chosen)
+        # A button: an entry of the list would open its dialog under the mouse wheel and the arrow keys, which
+        # Qt reports like a choice.
+        ui.browseCheckpointButton.clicked.connect(self.browse)
         self.facts: CheckpointFacts | None = None
         self.problem = ""
         ui.demonstrationLabel.styleSheet = _BANNER
@@ -43,11 +45,10 @@ class CheckpointSection:
 
     def show(self, word: str) -> None:
         """Show the choices with this one selected, and its facts."""
-        self._word = word
         choices = checkpoint_choices(self._settings.checkpoint_folder, self._settings.recent, word)
         starts = [i for i in range(1, len(choices)) if choices[i].group != choices[i - 1].group]
         entries = [(choice.word, _title(choice)) for choice in choices]
-        self._combo.fill([*entries, (_BROWSE, _("Browse..."))], [*starts, len(entries)])
+        self._combo.fill(entries, starts)
         self._combo.show(word)
         self._read(word)
         self._ui.checkpointComboBox.toolTip = _(
@@ -61,22 +62,22 @@ class CheckpointSection:
         try:
             self.facts, self.problem = read_facts(word), ""
         except SegMateError as error:
-            self.facts, self.problem = None, str(error)
+            self.facts, self.problem = None, as_sentence(str(error))
         label = self._ui.checkpointFactsLabel
         self._ui.demonstrationLabel.visible = self.facts is not None and self.facts.demonstration
         if self.facts is None:
-            label.text = f"<span style='color:#d0453c'>{html.escape(self.problem)}</span>"
-            label.toolTip = ""
+            # A long path would widen the panel.
+            text = self.problem.replace(word, Path(word).name) if word else self.problem
+            label.text = f"<span style='color:#d0453c'>{html.escape(text)}</span>"
+            label.toolTip = self.problem
         else:
             label.text = facts_html(self.facts)
             label.toolTip = licences_text(self.facts)
 
-    def _on_entry(self, value: str) -> None:
-        if value != _BROWSE:
-            self._on_chosen(value)
-            return
+    def browse(self) -> None:
+        """Ask for a file and choose it."""
         path = qt.QFileDialog.getOpenFileName(
-            self._ui.checkpointComboBox,
+            self._ui.browseCheckpointButton,
             _("Choose a checkpoint"),
             str(self._settings.checkpoint_folder),
             _("Checkpoints") + " (*.onnx *.safetensors)",
@@ -85,13 +86,8 @@ class CheckpointSection:
             # Qt writes slashes on Windows too: a file of the checkpoint folder would be listed twice.
             path = str(Path(path))
             self._settings.add_recent(path)
-        self._on_chosen(path or self._word)
-        self.show(path or self._word)
+            self._on_chosen(path)
 
 
 def _title(choice: CheckpointChoice) -> str:
-    return (
-        _("{name} (comes with SegMate)").format(name=choice.title)
-        if choice.group == BUNDLED
-        else choice.title
-    )
+    return _("{name} (bundled)").format(name=choice.title) if choice.group == BUNDLED else choice.title

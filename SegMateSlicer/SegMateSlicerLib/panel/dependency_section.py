@@ -7,14 +7,21 @@ from collections.abc import Callable
 
 from slicer.i18n import tr as _
 
+from SegMateSlicerLib.panel.busy import Busy
+
 _OK, _MISSING = "#2e9e5b", "#d0453c"
 
 
 class DependencySection:
-    """before_install() is called first; on_message(text, is_error) says how an installation ended."""
+    """busy: held during an installation; before_install() is called first; on_message(text, is_error) says
+    how it ended.
+    """
 
-    def __init__(self, ui, before_install: Callable[[], None], on_message: Callable[[str, bool], None]):
+    def __init__(
+        self, ui, busy: Busy, before_install: Callable[[], None], on_message: Callable[[str, bool], None]
+    ):
         self._ui = ui
+        self._busy = busy
         self._before_install = before_install
         self._on_message = on_message
         self._onnxruntime_ok = False
@@ -63,9 +70,12 @@ class DependencySection:
     def _install(self, install: Callable[[], None]) -> None:
         from SegMateCore.errors import SegMateError
 
-        self._before_install()
+        if self._busy.active:
+            return
         try:
-            install()
+            with self._busy.held(_("Installing...")):
+                self._before_install()
+                install()
         except SegMateError as error:
             self._on_message(str(error), True)
         else:

@@ -13,12 +13,15 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from SegMateSlicerLib.panel import panel_state, scene_volumes
+from SegMateSlicerLib.panel import panel_state
 from SegMateSlicerLib.panel.advanced_section import AdvancedSection
+from SegMateSlicerLib.panel.busy import Busy
 from SegMateSlicerLib.panel.checkpoint_section import CheckpointSection
 from SegMateSlicerLib.panel.dependency_section import DependencySection
+from SegMateSlicerLib.panel.device_search import DeviceSearch
 from SegMateSlicerLib.panel.organ_list import OrganList
 from SegMateSlicerLib.panel.panel_state import PanelState
+from SegMateSlicerLib.panel.panel_words import as_sentence, in_panel
 from SegMateSlicerLib.panel.parameters import NODE_FIELDS, SegMateParameters
 from SegMateSlicerLib.panel.result_section import ResultSection
 from SegMateSlicerLib.panel.run_control import RunControl
@@ -26,6 +29,7 @@ from SegMateSlicerLib.panel.run_section import RunSection
 from SegMateSlicerLib.panel.settings import REMEMBERED, Settings
 from SegMateSlicerLib.panel.show_3d import Show3D
 from SegMateSlicerLib.panel.training_section import TrainingSection
+from SegMateSlicerLib.scene import scene_volumes
 
 
 class Panel:
@@ -38,18 +42,21 @@ class Panel:
         self._parameters: SegMateParameters | None = None
         self._gui_tag = None
         self._refreshing = False
+        self._closed = False
         self._volume_id: str | None = None
         self._warnings: tuple[str, ...] = ()
         self._tips: dict[str, str] = {}
+        self._busy = Busy(self._on_busy)
         self._checkpoint = CheckpointSection(ui, settings, lambda word: self._choose("checkpoint", word))
         self._organs = OrganList(ui, lambda names: self._choose("skippedOrgans", names))
         self._advanced = AdvancedSection(ui, self._choose)
         self._run_section = RunSection(ui)
-        self._runs = RunControl(logic, self._run_section, self._on_run_ended, self._show_error)
+        self._runs = RunControl(logic, self._busy, self._run_section, self._on_run_ended, self._show_error)
         self._result = ResultSection(ui)
         self._show_3d = Show3D(self._show_error)
-        self._dependencies = DependencySection(ui, logic.close, self._show_message)
-        self._training = TrainingSection(ui, self._show_message)
+        self._dependencies = DependencySection(ui, self._busy, logic.close, self._show_message)
+        self._training = TrainingSection(ui, self._busy, self._show_message)
+        self._devices = DeviceSearch(logic, self._busy, self._advanced, self._show_message)
         # Scenes are loaded node by node: one refresh when the event loop comes round is enough.
         self._soon = qt.QTimer()
         self._soon.setSingleShot(True)
@@ -83,6 +90,7 @@ class Panel:
 
     def close(self) -> None:
         """The panel goes away: nothing that comes later may touch its widgets."""
+        self._closed = True
         self._runs.close()
         self._soon.stop()
         self.set_parameters(None)
@@ -130,6 +138,7 @@ class Panel:
             precision=parameters.precision,
             running=self._runs.is_running,
             stopping=self._runs.is_stopping,
+            busy=self._busy.active or self._logic.activeRun is not None,
             scene_volumes=len(scene_volumes.ct_volumes(slicer.mrmlScene)),
             in_sequence=volume is not None and scene_volumes.is_in_sequence(volume),
             segments=segmentation.GetSegmentation().GetNumberOfSegments() if segmentation else 0,
@@ -190,18 +199,7 @@ class Panel:
             scene_volumes.fit_region(node, volume)
 
     def on_find_devices(self) -> None:
-        """Ask the worker, which loads the engines for it."""
-        from SegMateCore.errors import SegMateError
-
-        try:
-            with slicer.util.WaitCursor():
-                found = self._logic.workerInfo(devices=True)["devices"]
-        except SegMateError as error:
-            self._show_error(str(error))
-            return
-        self._advanced.show_devices(found)
-        names = ", ".join(dict.fromkeys(row["name"] for row in found))
-        self._show_message(_("Found: {names}").format(names=names or _("no engine")))
+        self._devices.search()
         self.refresh()
 
     def forget_node(self, node) -> None:
@@ -216,10 +214,17 @@ class Panel:
                 setattr(self._parameters, field, None)
 
     def _begin(self, start: Callable, *arguments) -> None:
-        """start: of RunControl. Nothing happens while the scene is being exchanged: there are no choices."""
-        if self._parameters is not None:
+        """start: of RunControl. Nothing happens while something is under way or no scene is there."""
+        if self._parameters is not None and not self._busy.active and not self._runs.is_running:
             start(self._parameters, self._wanted(), *arguments)
             self.refresh()
+
+    def _on_busy(self, text: str) -> None:
+        if self._closed:
+            return
+        if text:
+            self._run_section.show_status(text)
+        self.refresh()
 
     def _on_run_ended(self, run) -> None:
         self._warnings = tuple(run.warnings)
@@ -281,6 +286,8 @@ class Panel:
         button.toolTip = reason or standing
 
     def _show_message(self, text: str, is_error: bool = False) -> None:
+        if self._closed:
+            return
         if is_error:
             self._show_error(text)
         else:
@@ -288,5 +295,6 @@ class Panel:
 
     def _show_error(self, text: str) -> None:
         """In the panel at once; as a dialog when the caller, perhaps a run that is ending, has finished."""
+        text = as_sentence(in_panel(text))
         self._run_section.show_message(text, is_error=True)
         qt.QTimer.singleShot(0, lambda: slicer.util.errorDisplay(text, windowTitle="SegMate"))

@@ -18,8 +18,8 @@ class PanelState:
 
     volume: whether a CT is chosen; voxels: whether it has any; organs: how many are ticked; engines: that
     can run the checkpoint; checkpoint_problem: "" or why it cannot be used; running, stopping: of the run
-    in progress; scene_volumes: how many CTs the scene holds; in_sequence: whether the CT belongs to one;
-    segments: in the output segmentation, 0 for none.
+    in progress; busy: with anything else, such as an installation; scene_volumes: how many CTs the scene
+    holds; in_sequence: whether the CT belongs to one; segments: in the output segmentation, 0 for none.
     """
 
     volume: bool = False
@@ -32,6 +32,7 @@ class PanelState:
     precision: str = "auto"
     running: bool = False
     stopping: bool = False
+    busy: bool = False
     scene_volumes: int = 0
     in_sequence: bool = False
     segments: int = 0
@@ -48,6 +49,8 @@ def no_segment(state: PanelState) -> str:
     """Why Segment cannot be pressed; during a run it is Cancel."""
     if state.running:
         return _("Stopping...") if state.stopping else ""
+    if state.busy:
+        return _busy(state)
     if not state.volume:
         return _("Choose a CT volume first.")
     if not state.voxels:
@@ -117,4 +120,6 @@ def _no_choices(state: PanelState) -> str:
 
 
 def _busy(state: PanelState) -> str:
-    return _("Wait until the run has ended, or cancel it.") if state.running else ""
+    if state.running:
+        return _("Wait until the run has ended, or cancel it.")
+    return _("Wait until this has ended.") if state.busy else ""

@@ -12,28 +12,31 @@ from functools import partial
 
 from slicer.i18n import tr as _
 
+from SegMateSlicerLib.panel.busy import Busy
 from SegMateSlicerLib.panel.parameters import SegMateParameters
 from SegMateSlicerLib.panel.run_section import RunSection, duration_text, progress_text
 
 _CLEAN_UP = {"checkpoint": None, "always": True, "never": False}
-_UNDER_WAY = ("starting", "running", "cancelling")
 
 
 class RunControl:
-    """on_ended(run): called once for a run that was started here, whatever its end; on_error(text):
-    something went wrong, before or during a run.
+    """busy: held while a run is being prepared. on_ended(run): called once for a run that was started here,
+    whatever its end; on_error(text): something went wrong, before or during a run.
     """
 
     def __init__(
-        self, logic, section: RunSection, on_ended: Callable[[object], None], on_error: Callable[[str], None]
-    ):
+        self, logic, busy: Busy, section: RunSection, on_ended: Callable[[object], None],
+        on_error: Callable[[str], None],
+    ):  # fmt: skip
         self._logic = logic
+        self._busy = busy
         self._section = section
         self._on_ended = on_ended
         self._on_error = on_error
         self._run = None
         self._started_s = 0.0
         self._cancelled_text = ""
+        self._is_batch = False
         self._closed = False
 
     @property
@@ -46,7 +49,9 @@ class RunControl:
 
     def segment(self, parameters: SegMateParameters, organs: list[str] | None) -> None:
         """Segment the chosen CT. organs: names, None for all."""
+        self._is_batch = False
         self._cancelled_text = _("Cancelled. Nothing was changed.")
+        self._section.show_cancel_tip(_("Stop the run. The scene stays as it is."))
         volume, segmentation = parameters.inputVolume, parameters.outputSegmentation
         self._begin(parameters, organs, partial(self._logic.start, volume, segmentationNode=segmentation))
 
@@ -73,18 +78,25 @@ class RunControl:
         self._closed = True
 
     def _begin_batch(self, parameters: SegMateParameters, organs: list[str] | None, start: Callable) -> None:
+        self._is_batch = True
         self._cancelled_text = _("Cancelled. What was finished stays.")
+        self._section.show_cancel_tip(_("Stop. What is finished stays."))
         self._begin(parameters, organs, partial(start, wait=False))
 
     def _begin(self, parameters: SegMateParameters, organs: list[str] | None, start: Callable) -> None:
         from SegMateCore.errors import SegMateError
+        from SegMateSlicerLib.runs.task import FINAL_STATES
         from SegMateSlicerLib.setup import dependencies
 
-        if self.is_running:
+        if self.is_running or self._busy.active:
             return
         try:
             options = segment_options(parameters, organs)
-            dependencies.ensure_engine(parameters.checkpoint, parameters.engine)
+            # An installation lets the user go on in the window.
+            with self._busy.held(_("Preparing...")):
+                dependencies.ensure_engine(parameters.checkpoint, parameters.engine)
+            if self._closed:
+                return
             self._started_s = time.monotonic()
             run = start(
                 checkpoint=parameters.checkpoint,
@@ -93,13 +105,16 @@ class RunControl:
                 onEnd=self._on_end,
             )
         except SegMateError as error:
-            self._on_error(str(error))
+            if not self._closed:
+                self._on_error(str(error))
             return
         # One that has ended already has said so.
-        self._run = run if run.state in _UNDER_WAY else None
+        self._run = None if run.state in FINAL_STATES else run
 
     def _on_progress(self, progress) -> None:
         if not self._closed:
+            if progress.stage == "surfaces" and not self._is_batch:
+                self._section.show_cancel_tip(_("Leave the surfaces out. The segments stay."))
             text = progress_text(progress.text, progress.slices_per_s, progress.eta_s)
             self._section.show_progress(progress.text, progress.fraction, text)
 
@@ -113,10 +128,13 @@ class RunControl:
             # A batch tells how its cases went; one with failed cases is done, too.
             summary = getattr(run, "summary", None)
             self._section.show_message(text if summary is None else f"{text}\n{summary}")
+            if summary is not None and summary.failed:
+                self._section.log_worker(self._logic.worker.log)
         elif run.state == "cancelled":
             self._section.show_message(self._cancelled_text)
         else:
             self._on_error(str(run.error))
+            self._section.log_worker(self._logic.worker.log)
         self._on_ended(run)
 
 

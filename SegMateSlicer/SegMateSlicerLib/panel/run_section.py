@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from slicer.i18n import tr as _
 
 from SegMateSlicerLib.panel.panel_state import PanelState, no_segment
+from SegMateSlicerLib.panel.panel_words import in_panel
 
 _FULL = 1000
 _ERROR_STYLE = "color: #d0453c;"
 _SECONDS_PER_MINUTE = 60
+_WORKER_LINES = 30
 
 
 class RunSection:
@@ -19,6 +22,7 @@ class RunSection:
     def __init__(self, ui):
         self._ui = ui
         self._stage = ""
+        self._cancel_tip = ""
         ui.progressBar.visible = False
         ui.statusLabel.visible = False
 
@@ -31,13 +35,23 @@ class RunSection:
         if reason:
             button.toolTip = reason
         elif state.running:
-            button.toolTip = _("Stop the run. The scene stays as it is.")
+            button.toolTip = self._cancel_tip
         else:
             button.toolTip = _("Segment the ticked organs")
         self._ui.progressBar.visible = state.running
         if not state.running:
             self._stage = ""
             self._ui.progressBar.value = 0
+
+    def show_cancel_tip(self, text: str) -> None:
+        """What Cancel does from now on."""
+        self._cancel_tip = text
+        if self._ui.progressBar.visible and self._ui.segmentButton.enabled:
+            self._ui.segmentButton.toolTip = text
+
+    def show_status(self, text: str) -> None:
+        """In the status line only: what is under way."""
+        self._set_status(text, "")
 
     def show_progress(self, stage: str, fraction: float, text: str) -> None:
         """stage: for the log, once; fraction: 0 to 1 of the run; text: for the status line."""
@@ -49,6 +63,7 @@ class RunSection:
 
     def show_message(self, text: str, is_error: bool = False) -> None:
         """In the status line and in the log; stays until the next one."""
+        text = in_panel(text)
         self._set_status(text, _ERROR_STYLE if is_error else "")
         self.log(text)
 
@@ -57,6 +72,12 @@ class RunSection:
         clock = time.strftime("%H:%M:%S")
         for line in text.splitlines():
             self._ui.logText.appendPlainText(f"{clock}  {line}")
+
+    def log_worker(self, lines: Sequence[str]) -> None:
+        """Append the end of what the worker has logged."""
+        if lines:
+            self.log(_("The worker's log ends with:"))
+            self.log("\n".join(lines[-_WORKER_LINES:]))
 
     def _set_status(self, text: str, style: str) -> None:
         label = self._ui.statusLabel

@@ -10,12 +10,15 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from SegMateSlicerLib.panel.busy import Busy
+
 
 class TrainingSection:
-    """on_message(text, is_error) tells the user how it ended."""
+    """busy: held while the case is written; on_message(text, is_error) tells the user how it ended."""
 
-    def __init__(self, ui, on_message: Callable[[str, bool], None]):
+    def __init__(self, ui, busy: Busy, on_message: Callable[[str, bool], None]):
         self._ui = ui
+        self._busy = busy
         self._on_message = on_message
 
     def save(self, volume_node, segmentation_node, rows: Sequence[dict], annotated: Sequence[str]) -> None:
@@ -35,14 +38,17 @@ class TrainingSection:
         if overwrite and not slicer.util.confirmYesNoDisplay(question):
             return
         try:
-            save_training_case(
-                volume_node,
-                segmentation_node,
-                folder,
-                annotated,
-                overwrite=overwrite,
-                organs=OrganSet.from_list(list(rows)),
-            )
+            with self._busy.held(_("Saving the training case...")), slicer.util.WaitCursor():
+                # Writing holds the window up, a minute for a large CT: the line above has to be there before.
+                slicer.app.processEvents()
+                save_training_case(
+                    volume_node,
+                    segmentation_node,
+                    folder,
+                    annotated,
+                    overwrite=overwrite,
+                    organs=OrganSet.from_list(list(rows)),
+                )
         except SegMateError as error:
             self._on_message(str(error), True)
         else:

@@ -46,6 +46,9 @@ class BatchCase(Protocol):
 
     def close(self) -> None: ...
 
+    def finish(self) -> None:
+        """Called for every case at the end of the batch, whatever that is."""
+
 
 class BatchRun(Task):
     """See Task for state, error, progress, cancel() and step(). Failed cases do not fail it.
@@ -81,7 +84,7 @@ class BatchRun(Task):
         return self.summary
 
     def cancel(self) -> None:
-        self.abort(Cancelled("cancelled: the finished cases are kept"))
+        self.abort(Cancelled(_("cancelled: the finished cases are kept")))
 
     def work(self) -> Generator[str, None, None]:
         for number, case in enumerate(self.cases):
@@ -92,39 +95,56 @@ class BatchRun(Task):
                     self.summary.skipped.append((case.name, reason))
                     continue
                 yield from self._segment(case, number)
-                self.summary.done.append(case.name)
-            except Cancelled:
-                raise
             except Exception as error:  # whatever is wrong with this case, the others still want their turn
-                known = isinstance(error, SegMateError)
-                reason = str(error) if known else f"{type(error).__name__}: {error}"
-                self.summary.failed.append((case.name, reason))
+                if isinstance(error, Cancelled) and self._reason is not None:
+                    raise
+                self._note_failure(case, error)
         self.report(RunProgress("end", 1.0, str(self.summary).partition("\n")[0]))
 
     def _segment(self, case: BatchCase, number: int) -> Generator[str, None, None]:
-        self._case = case
+        self._case, self._run = case, None
         try:
             request = case.open()
+            yield WORKING
             self._run = self._start_run(request, lambda progress: self._tell(case, number, progress))
             while self._run.step():
                 yield WAITING if self._run.is_waiting else WORKING
-            self._run.result()
-            case.keep(self._run, self.summary)
-            self.warnings += [f"{case.name}: {text}" for text in self._run.warnings]
+            self._keep(case)
         finally:
             # A case whose run still has to stop is closed when that has happened.
             if self._run is None or self._run.is_over:
                 self._close_case()
+
+    def _keep(self, case: BatchCase) -> None:
+        self._run.result()
+        case.keep(self._run, self.summary)
+        self.warnings += [f"{case.name}: {text}" for text in self._run.warnings]
+        self.summary.done.append(case.name)
+
+    def _note_failure(self, case: BatchCase, error: Exception) -> None:
+        known = isinstance(error, (SegMateError, Cancelled))
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        self.summary.failed.append((case.name, reason))
 
     def stop(self) -> None:
         if self._run is not None:
             self._run.cancel()
 
     def has_stopped(self) -> bool:
-        return self._run is None or not self._run.step()
+        if self._run is not None and self._run.step():
+            return False
+        # A run whose segments were in the scene already has ended well.
+        if self._case is not None and self._run is not None and self._run.state == "done":
+            try:
+                self._keep(self._case)
+            except Exception as error:
+                self._note_failure(self._case, error)
+        return True
 
     def clean(self) -> None:
         self._close_case()
+        for case in self.cases:
+            case.finish()
 
     def _close_case(self) -> None:
         case, self._case = self._case, None

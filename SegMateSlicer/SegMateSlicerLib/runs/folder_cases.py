@@ -6,6 +6,7 @@ What is finished stays, so that a batch which was stopped can be started again.
 from __future__ import annotations
 
 import os
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,8 @@ from SegMateCore.statistics import OrganStatistics
 from SegMateSlicerLib.runs.batch import BatchSummary
 from SegMateSlicerLib.runs.run_options import SegmentOptions
 from SegMateSlicerLib.runs.segment_run import SegmentRequest, SegmentRun
-from SegMateSlicerLib.scene.writing_results import ATTRIBUTE, remove_with_displays
+from SegMateSlicerLib.scene.volume_exchange import roi_ras_to_unit
+from SegMateSlicerLib.scene.writing_results import ATTRIBUTE, remove_with_displays, tag_value
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 SEGMENTATION_SUFFIX = ".seg.nrrd"
@@ -32,11 +34,35 @@ _HEADER_BYTES = 1 << 18
 
 @dataclass
 class FolderOutput:
-    """Where results go: FOLDER/<case>.seg.nrrd and one table of all. weights_sha256: of the checkpoint."""
+    """Where results go: FOLDER/<case>.seg.nrrd and one table of all.
+
+    organs: names of those in each file. provenance: what decides whether a result is that of this batch.
+    """
 
     folder: Path
     table: CaseTable
-    weights_sha256: str
+    organs: frozenset[str]
+    provenance: dict
+
+    def check_same_origin(self, path: Path) -> None:
+        """Raises SegMateError for a result that this batch would not make."""
+        header = _header(path)
+        found = frozenset(re.findall(r"^Segment\d+_Name:=(.*?)\r?$", header, re.MULTILINE))
+        others = {
+            "weights_sha256": _("by this checkpoint"), "flip_average": _("with this flip averaging"),
+            "clean_up": _("with this clean-up"), "region": _("inside this region"),
+        }  # fmt: skip
+        for fact, how in others.items():
+            if f"{ATTRIBUTE}{fact}:{tag_value(self.provenance[fact])}" not in header:
+                raise SegMateError(
+                    _("{path} exists and was not made {how}: choose another folder, or remove it")
+                    .format(path=path, how=how)
+                )  # fmt: skip
+        if found != self.organs:
+            raise SegMateError(
+                _("{path} exists and holds other organs ({found}): choose another folder, or remove it")
+                .format(path=path, found=", ".join(sorted(found)))
+            )  # fmt: skip
 
 
 @dataclass
@@ -61,14 +87,10 @@ class FileCase:
         return self.output.folder / f"{self.name}{SEGMENTATION_SUFFIX}"
 
     def reason_to_skip(self) -> str | None:
-        """Finished by the same checkpoint. Raises SegMateError for a result that another one has made."""
+        """Finished, with the same choices. Raises SegMateError for a result of other ones."""
         if self.overwrite or not self.target.is_file():
             return None
-        if f"{ATTRIBUTE}weights_sha256:{self.output.weights_sha256}".encode() not in _header(self.target):
-            raise SegMateError(
-                _("{path} exists and was not made by this checkpoint: choose another folder, or remove it")
-                .format(path=self.target)
-            )  # fmt: skip
+        self.output.check_same_origin(self.target)
         # A batch that was stopped between the file and the table does this case again.
         return _("finished before") if self.name in self.output.table else None
 
@@ -101,6 +123,9 @@ class FileCase:
             remove_with_displays(node)
         self._nodes.clear()
 
+    def finish(self) -> None:
+        """Nothing to do: files and table are whole after each case."""
+
 
 def folder_cases(
     source: str | os.PathLike, target: str | os.PathLike, checkpoint: str, options: SegmentOptions,
@@ -115,7 +140,8 @@ def folder_cases(
              and not path.name.lower().endswith(SEGMENTATION_SUFFIX)]  # fmt: skip
     if not files:
         raise SegMateError(
-            _("there is no CT in {path}, expected files that end with {known}")
+            _("there is no CT in {path}, expected files that end with {known}; a folder of DICOM: import it"
+              " in Slicer's DICOM module, load it and use \"Every CT of the scene\"")
             .format(path=source, known=", ".join(SUFFIXES))
         )  # fmt: skip
     cases: dict[str, Path] = {}
@@ -125,9 +151,24 @@ def folder_cases(
             raise SegMateError(
                 _("{one} and {two} would have one result: rename one of them").format(one=other, two=path)
             )
-    weights = Checkpoint.read(resolve_checkpoint(checkpoint, options.backend)).weights_sha256
-    output = FolderOutput(target, CaseTable.read(target / TABLE_NAME), weights)
+    read = Checkpoint.read(resolve_checkpoint(checkpoint, options.backend))
+    organs = frozenset(options.organs or read.organs.names)
+    output = FolderOutput(target, CaseTable.read(target / TABLE_NAME), organs, _provenance(read, options))
     return [FileCase(path, output, checkpoint, options, overwrite) for path in files]
+
+
+def _provenance(checkpoint: Checkpoint, options: SegmentOptions) -> dict:
+    """What the worker will say of results with these choices."""
+    clean_up = options.clean_up
+    if clean_up is None:
+        clean_up = bool(checkpoint.document["clean_up"])
+    region = None if options.roi is None else {"ras_to_unit": roi_ras_to_unit(options.roi)}
+    return {
+        "weights_sha256": checkpoint.weights_sha256,
+        "flip_average": options.flip_average,
+        "clean_up": clean_up,
+        "region": region,
+    }
 
 
 def _case_name(path: Path) -> str:
@@ -135,9 +176,9 @@ def _case_name(path: Path) -> str:
     return path.name[: -len(suffix)]
 
 
-def _header(path: Path) -> bytes:
+def _header(path: Path) -> str:
     with open(path, "rb") as stream:
-        return stream.read(_HEADER_BYTES).partition(b"\n\n")[0]
+        return stream.read(_HEADER_BYTES).partition(b"\n\n")[0].decode("utf-8", "replace")
 
 
 def _statistics(row: dict) -> OrganStatistics:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import time
 import weakref
+from collections.abc import Callable
 
 import qt
 import slicer
 from slicer.i18n import tr as _
 
-from SegMateCore.errors import Cancelled, SegMateError
+from SegMateCore.errors import SegMateError
 from SegMateSlicerLib.runs.task import Task
 from SegMateSlicerLib.worker.warm_worker import WarmWorker
 
 _WAITING_MS = 20
 _WORKING_MS = 1
 _IDLE_CHECK_MS = 5000
+
+_driving: set[RunDriver] = set()
+"""Those with a task under way: a logic that nobody holds any more still ends what it has started."""
 
 
 class RunDriver:
@@ -27,6 +31,7 @@ class RunDriver:
         self.worker = worker
         self.idle_timeout_s = idle_timeout_s
         self._task: Task | None = None
+        self._closed_task: Task | None = None
         self._idle_since_s = time.monotonic()
         # The timers must not keep alive what they drive: a logic that nobody uses any more ends its worker.
         reference = weakref.WeakMethod(self._on_timer)
@@ -37,9 +42,9 @@ class RunDriver:
         self._idle_timer = qt.QTimer()
         self._idle_timer.setInterval(_IDLE_CHECK_MS)
         self._idle_timer.timeout.connect(lambda: _call(idle))
-        self._finalizer = weakref.finalize(self, worker.close)
         closing = weakref.WeakMethod(self.close)
-        slicer.app.aboutToQuit.connect(lambda: _call(closing))
+        self._quit_watch = _QuitWatch(lambda: _call(closing))
+        self._finalizer = weakref.finalize(self, _let_go, worker, self._quit_watch)
 
     @property
     def active(self) -> Task | None:
@@ -69,10 +74,12 @@ class RunDriver:
             self.active.cancel()
 
     def close(self) -> None:
-        """End the task and the worker, now."""
+        """End the task and the worker, now; a task that calls this itself ends with its step."""
         self._timer.stop()
         self._idle_timer.stop()
+        self._quit_watch.stop()
         if self._task is not None:
+            self._closed_task = self._task
             self._end(self._task)
         self.worker.close()
 
@@ -84,21 +91,35 @@ class RunDriver:
     def _take(self, task: Task) -> None:
         self.check_free()
         self._task = task
+        _driving.add(self)
+        self._quit_watch.start()
 
     def _end(self, task: Task) -> None:
         """Stop a task that is not over yet, now, and let go of it."""
         if not task.is_over:
-            task.abort(Cancelled("cancelled: the module was closed"))
+            task.cancel()
             self.worker.kill()
-            # Inside of its own step a task ends itself; else there is nothing left to wait for.
+            # Inside of its own step a task cannot be stepped; else there is nothing left to wait for.
             while not task.is_stepping and task.step():
                 pass
-        self._release(task)
+        if task.is_over:
+            self._release(task)
+        else:
+            self._timer.start(_WORKING_MS)
 
     def _release(self, task: Task) -> None:
+        closed = self._closed_task is task
+        if closed:
+            self._closed_task = None
         # What is called at the end of a task may have started the next one.
-        if self._task is task:
-            self._task = None
+        if self._task is not task:
+            return
+        self._task = None
+        _driving.discard(self)
+        if closed:
+            # The step in which it was closed may have started another one.
+            self.worker.kill()
+            return
         self._idle_since_s = time.monotonic()
         self._idle_timer.start()
 
@@ -116,6 +137,30 @@ class RunDriver:
             self._idle_timer.stop()
         elif self.active is None and time.monotonic() - self._idle_since_s > self.idle_timeout_s:
             self.worker.close(timeout_s=0.2)
+
+
+class _QuitWatch:
+    """Calls `closing` when the application is about to quit, from start() to stop()."""
+
+    def __init__(self, closing: Callable[[], None]):
+        self._closing = closing
+        self._is_watching = False
+
+    def start(self) -> None:
+        if not self._is_watching:
+            slicer.app.aboutToQuit.connect(self._closing)
+            self._is_watching = True
+
+    def stop(self) -> None:
+        if self._is_watching:
+            slicer.app.aboutToQuit.disconnect(self._closing)
+            self._is_watching = False
+
+
+def _let_go(worker: WarmWorker, quit_watch: _QuitWatch) -> None:
+    """What a driver that is gone leaves to be done."""
+    worker.close()
+    quit_watch.stop()
 
 
 def _call(method: weakref.WeakMethod) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
+
+from slicer.i18n import tr as _
 
 from SegMateCore.errors import SegMateError
 
@@ -34,11 +37,33 @@ class SegmentOptions:
     table: bool = True
 
     def __post_init__(self):
+        """Raises SegMateError for values of other kinds."""
         organs = self.organs
         if organs is not None:
-            if isinstance(organs, str) or not organs:
-                raise SegMateError(f"organs are {organs!r}, expected a list of names, or None for all")
-            object.__setattr__(self, "organs", tuple(organs))
+            names = () if isinstance(organs, str) or not isinstance(organs, Iterable) else tuple(organs)
+            if not names or not all(isinstance(name, str) for name in names):
+                raise SegMateError(
+                    _("organs are {given!r}, expected a list of names, or None for all").format(given=organs)
+                )
+            object.__setattr__(self, "organs", names)
+        self._check(("flip_average", "force", "show_3d", "table"), _is_bool, _("True or False"))
+        self._check(("clean_up",), lambda value: value is None or _is_bool(value), _("True, False or None"))
+        self._check(("backend", "device", "precision"), lambda value: isinstance(value, str), _("a name"))
+        self._check(("chunk",), _is_count, _("a whole number of at least 1"))
+        self._check(
+            ("threads",), lambda value: value is None or _is_count(value),
+            _("a whole number of at least 1, or None for all"),
+        )  # fmt: skip
+
+    def _check(self, names: Sequence[str], is_right: Callable[[Any], bool], expected: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if not is_right(value):
+                raise SegMateError(
+                    _("the option {name} is {given!r}, expected {expected}").format(
+                        name=name, given=value, expected=expected
+                    )
+                )
 
     @classmethod
     def of(cls, options: SegmentOptions | dict | None) -> SegmentOptions:
@@ -50,7 +75,11 @@ class SegmentOptions:
         known = [field.name for field in fields(cls)]
         if not isinstance(options, dict) or not set(options) <= set(known):
             given = sorted(set(options) - set(known)) if isinstance(options, dict) else type(options).__name__
-            raise SegMateError(f"options have {given}, expected a dict with some of: {', '.join(known)}")
+            raise SegMateError(
+                _("options have {given}, expected a dict with some of: {known}").format(
+                    given=given, known=", ".join(known)
+                )
+            )
         return cls(**options)
 
     def for_open(self) -> dict:
@@ -60,3 +89,11 @@ class SegmentOptions:
     def for_run(self) -> dict:
         """The options of the worker's run request."""
         return {name: getattr(self, name) for name in ("flip_average", "clean_up", "chunk", "force")}
+
+
+def _is_bool(value) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_count(value) -> bool:
+    return isinstance(value, int) and not _is_bool(value) and value >= 1

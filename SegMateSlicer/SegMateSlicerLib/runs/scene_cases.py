@@ -8,10 +8,10 @@ import slicer
 from slicer.i18n import tr as _
 
 from SegMateCore.errors import SegMateError
-from SegMateSlicerLib.panel.scene_volumes import ct_volumes, is_in_sequence
 from SegMateSlicerLib.runs.batch import BatchSummary
 from SegMateSlicerLib.runs.run_options import SegmentOptions
 from SegMateSlicerLib.runs.segment_run import SegmentRequest, SegmentRun
+from SegMateSlicerLib.scene.scene_volumes import ct_volumes, is_in_sequence
 from SegMateSlicerLib.scene.writing_results import made_by_segmate, remove_with_displays
 
 _REFERENCE = "referenceImageGeometryRef"
@@ -45,6 +45,9 @@ class VolumeCase:
     def close(self) -> None:
         """Nothing to give back."""
 
+    def finish(self) -> None:
+        """Nothing to do."""
+
 
 class SequenceOutput:
     """The sequence of segmentations that grows with the cases; made with the first of them."""
@@ -62,10 +65,26 @@ class SequenceOutput:
                 getattr(self.node, f"Set{fact}")(getattr(self.source, f"Get{fact}")())
         self.node.SetDataNodeAtValue(segmentation, index_value)
 
+    @property
+    def volume_proxy(self):
+        """The volume in the scene that shows the browser's item; None without one."""
+        return None if self.browser is None else self.browser.GetProxyNode(self.source)
+
     def finish(self) -> None:
-        """Let the browser show it together with the volumes."""
-        if self.node is not None and self.browser is not None:
-            self.browser.AddSynchronizedSequenceNode(self.node)
+        """Let the browser show what there is together with the volumes, and in the same place."""
+        node, browser = self.node, self.browser
+        if node is None or browser is None or None in (node.GetScene(), browser.GetScene()):
+            return
+        was_modifying = browser.StartModify()
+        try:
+            browser.AddSynchronizedSequenceNode(node)
+            # Else Slicer gives items without a segmentation a copy of their neighbour's.
+            browser.SetMissingItemMode(node, browser.MissingItemDisplayHidden)
+        finally:
+            browser.EndModify(was_modifying)
+        proxy, volume = browser.GetProxyNode(node), self.volume_proxy
+        if proxy is not None and volume is not None:
+            proxy.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
 
 
 @dataclass
@@ -101,6 +120,10 @@ class SequenceCase:
         self._volume.SetSaveWithScene(False)
         self._volume.CopyContent(item, False)
         slicer.mrmlScene.AddNode(self._volume)
+        # The item lies where the volume that shows it lies.
+        proxy = self.output.volume_proxy
+        if proxy is not None:
+            self._volume.SetAndObserveTransformNodeID(proxy.GetTransformNodeID())
         options = replace(self.options, table=False, show_3d=False)
         return SegmentRequest(self._volume, self.checkpoint, None, options)
 
@@ -109,8 +132,6 @@ class SequenceCase:
         self.output.add(run.segmentationNode, self.output.source.GetNthIndexValue(self.number))
         if self.output.node not in summary.nodes:
             summary.nodes.append(self.output.node)
-        if self.number == self.output.source.GetNumberOfDataNodes() - 1:
-            self.output.finish()
 
     def close(self) -> None:
         for node in (*self._made, self._volume):
@@ -118,6 +139,11 @@ class SequenceCase:
                 remove_with_displays(node)
         self._made.clear()
         self._volume = None
+
+    def finish(self) -> None:
+        """The items' output is one: the first of them shows it."""
+        if self.number == 0:
+            self.output.finish()
 
 
 def scene_cases(scene, checkpoint: str, options: SegmentOptions, overwrite: bool) -> list[VolumeCase]:

@@ -12,23 +12,24 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from slicer.i18n import tr as _
 
-from SegMateCore.errors import SegMateError
+from SegMateCore.errors import Cancelled, SegMateError
 from SegMateCore.organs import OrganSet
 from SegMateSlicerLib.runs.run_options import SegmentOptions
-from SegMateSlicerLib.runs.run_progress import ProgressEstimate, RunProgress
+from SegMateSlicerLib.runs.run_progress import ProgressEstimate
 from SegMateSlicerLib.runs.task import WAITING, WORKING, Task
 from SegMateSlicerLib.scene.scene_watch import SceneWatch
-from SegMateSlicerLib.scene.segmentation_node import read_labels
+from SegMateSlicerLib.scene.segmentation_node import check_target, read_labels
 from SegMateSlicerLib.scene.surfaces import SurfaceMaker, show_3d
 from SegMateSlicerLib.scene.volume_exchange import roi_ras_to_unit, write_voxels
 from SegMateSlicerLib.scene.writing_results import hide_3d, place_results
 from SegMateSlicerLib.worker.warm_worker import CANCEL_PATIENCE_S, Reply, WarmWorker
 
-__all__ = ["RunProgress", "SegmentOptions", "SegmentRequest", "SegmentRun"]
-
 DEFAULT_CHECKPOINT = "demo"
+_FLAT = 1e-6
+"""Spacing in mm, and volume of the box of three unit axes, below which a grid has no volume."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class SegmentRun(Task):
     """See Task for state, error, progress, cancel() and step().
 
     segmentationNode, tableNode: the results, None before the end. warnings: sentences about the result.
+    surfaces_left_out: wanted, but the run was cancelled when the segments had been placed already.
     provenance: how it was made, as SegMateCore.Segmentation has it. statistics: rows of the organs. seconds:
     per stage of the worker, and "before": from the start of the run to that of the worker's work.
     """
@@ -58,6 +60,7 @@ class SegmentRun(Task):
         self.segmentationNode = None
         self.tableNode = None
         self.warnings: list[str] = []
+        self.surfaces_left_out = False
         self.provenance: dict = {}
         self.statistics: list[dict] = []
         self.seconds: dict[str, float] = {}
@@ -67,9 +70,11 @@ class SegmentRun(Task):
         self._reply: Reply | None = None
         self._killing_s: float | None = None
         self._files: list[Path] = []
-        self._maker: SurfaceMaker | None = None
+        self._is_placing = False
+        _check_kinds(request)
         nodes = [request.volume, request.target, request.options.roi]
         self._watch = SceneWatch(request.volume, [node for node in nodes if node is not None])
+        _check_grid(self._watch.ijk_to_world, request.volume.GetName())
 
     def result(self):
         """The segmentation node. Raises the error of a run that failed or was cancelled."""
@@ -78,13 +83,15 @@ class SegmentRun(Task):
 
     def cancel(self) -> None:
         """Stop within a second; only the surfaces are left out where the segments are placed already."""
-        if self._maker is not None:
-            self._maker.stop()
+        if self.is_over:
+            return
+        if self._is_placing:
+            self.surfaces_left_out = self.request.options.show_3d
         else:
             super().cancel()
 
     def check(self) -> None:
-        if self._maker is None:
+        if not self._is_placing:
             self._watch.check_nodes()
 
     def work(self) -> Generator[str, None, None]:
@@ -100,8 +107,9 @@ class SegmentRun(Task):
             self._tell("send", fraction, 1)
             yield WORKING
         self._watch.check_voxels()
-        for reply in (hello, opening):
-            yield from self._answer(reply)
+        yield from self._answer(hello)
+        opened = yield from self._answer(opening)
+        self._check_target(OrganSet.from_list(opened["organs"]))
         self.seconds["before"] = time.monotonic() - self._started_s
         organs = None if options.organs is None else list(options.organs)
         self._reply = self._worker.ask(
@@ -128,26 +136,42 @@ class SegmentRun(Task):
         self._watch.check_nodes()
         self._watch.check_geometry()
         organs = OrganSet.from_list(answer["organs"])
+        # From here on there is something that a cancelled run would have to take back.
+        self._is_placing = True
         self.segmentationNode, self.tableNode = place_results(self.request, labels, organs, answer)
         yield WORKING
-        if self.request.options.show_3d:
+        self._check_not_removed()
+        if self.request.options.show_3d and not self.surfaces_left_out:
             yield from self._make_surfaces()
         self._tell("end", 1, 1)
 
     def _make_surfaces(self) -> Generator[str, None, None]:
-        self._tell("surfaces", 0, 1)
         node = self.segmentationNode
         hide_3d(node)
-        self._maker = SurfaceMaker(node)
-        self._maker.start()
-        while not self._maker.is_done:
-            yield WAITING
-            if node.GetScene() is None:
-                self._maker.stop()
-        if node.GetScene() is None:
-            raise SegMateError(_("the segmentation was removed before its surfaces were made; segment again"))
-        if self._maker.add_to(node):
-            show_3d(node)
+        maker = SurfaceMaker(node)
+        maker.start()
+        try:
+            self._tell("surfaces", 0, 1)
+            while not (self.surfaces_left_out or maker.is_done):
+                yield WAITING
+                self._check_not_removed()
+            if not self.surfaces_left_out and maker.add_to(node):
+                show_3d(node)
+        finally:
+            # Its thread may be in a filter, which nobody waits for.
+            maker.stop()
+
+    def _check_not_removed(self) -> None:
+        """Whoever removes the result does not want its surfaces: no failure."""
+        if self.segmentationNode.GetScene() is None:
+            raise Cancelled(_("cancelled: the segmentation was removed before its surfaces were made"))
+
+    def _check_target(self, organs: OrganSet) -> None:
+        """Raises SegMateError where these organs of the checkpoint could not be placed in the end."""
+        target, wanted = self.request.target, self.request.options.organs
+        if target is not None:
+            chosen = [n for n, organ in enumerate(organs) if wanted is None or organ.name in wanted]
+            check_target(target, self.request.volume, organs.only(chosen))
 
     def _answer(self, reply: Reply) -> Generator[str, None, dict]:
         """Wait for a reply and give its result. Raises what the worker failed with."""
@@ -161,8 +185,6 @@ class SegmentRun(Task):
         return reply.result
 
     def stop(self) -> None:
-        if self._maker is not None:
-            self._maker.stop()
         if self._reply is not None and not self._reply.is_done:
             self._worker.cancel(self._reply)
         self._killing_s = time.monotonic() + CANCEL_PATIENCE_S
@@ -190,3 +212,36 @@ class SegmentRun(Task):
 
     def _tell(self, stage: str, done: float, total: float) -> None:
         self.report(self._estimate.report(stage, done, total))
+
+
+def _check_kinds(request: SegmentRequest) -> None:
+    """Raises SegMateError for anything but nodes of the right kinds; the voxels are looked at later."""
+    wanted = [
+        (_("volume"), request.volume, "vtkMRMLNode", _("a CT volume of the scene")),
+        (_("segmentation"), request.target, "vtkMRMLSegmentationNode", _("a segmentation of the scene")),
+        (_("region"), request.options.roi, "vtkMRMLMarkupsROINode", _("an ROI box of the Markups module")),
+    ]
+    for role, node, kind, expected in wanted:
+        if node is None or (hasattr(node, "IsA") and node.IsA(kind)):
+            continue
+        is_node = hasattr(node, "GetNodeTagName")
+        given = f"{node.GetName()!r} ({node.GetNodeTagName()})" if is_node else repr(node)
+        raise SegMateError(
+            _("the {role} is {given}, expected {expected}; choose one").format(
+                role=role, given=given, expected=expected
+            )
+        )
+
+
+def _check_grid(ijk_to_world: np.ndarray, name: str) -> None:
+    """Raises SegMateError for voxels without a volume."""
+    axes = ijk_to_world[:3, :3]
+    spacing = np.linalg.norm(axes, axis=0)
+    if np.isfinite(axes).all() and spacing.min() > _FLAT and abs(np.linalg.det(axes / spacing)) > _FLAT:
+        return
+    raise SegMateError(
+        _(
+            "the voxels of {name!r} have no volume ({spacing} mm), expected three spacings above 0 along"
+            " different axes; correct them in the Volumes module, and its transform if it has one"
+        ).format(name=name, spacing=" x ".join(f"{length:g}" for length in spacing))
+    )

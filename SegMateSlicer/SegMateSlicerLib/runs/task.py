@@ -10,6 +10,8 @@ import logging
 import time
 from collections.abc import Callable, Generator
 
+from slicer.i18n import tr as _
+
 from SegMateCore.errors import Cancelled, SegMateError
 
 WORKING, WAITING = "working", "waiting"
@@ -62,7 +64,7 @@ class Task:
 
     def cancel(self) -> None:
         """Stop soon; nothing happens where the task is over."""
-        self.abort(Cancelled("cancelled: nothing was changed"))
+        self.abort(Cancelled(_("cancelled: nothing was changed")))
 
     def abort(self, reason: Exception) -> None:
         """Stop soon for this reason."""
@@ -90,7 +92,7 @@ class Task:
         if self.error is not None:
             raise self.error
         if not self.is_over:
-            raise SegMateError("the segmentation is still under way; wait until it has ended")
+            raise SegMateError(_("the segmentation is still under way; wait until it has ended"))
 
     def report(self, progress) -> None:
         """Tell how far the work is."""
@@ -108,7 +110,9 @@ class Task:
                 self.is_waiting = next(self._generator) == WAITING
                 if self.state == "starting":
                     self.state = "running"
-                if self.is_waiting or time.monotonic() > until:
+                paused = self.is_waiting or time.monotonic() > until
+                # Asked to stop during that very step: nobody may ever step again.
+                if paused and self._reason is None:
                     return
         except StopIteration:
             self._end("done", None)

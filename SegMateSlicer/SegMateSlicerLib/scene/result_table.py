@@ -7,7 +7,7 @@ title, unit and description.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import vtk
@@ -27,21 +27,28 @@ class _Column:
     is_text: bool
     value: Callable[[Mapping], str | float]
 
+    def new_array(self):
+        return vtk.vtkStringArray() if self.is_text else vtk.vtkDoubleArray()
 
-def write_table(table_node, rows: Iterable[Mapping]) -> None:
+
+def write_table(table_node, rows: Iterable[Mapping], kept: Collection[str] = ()) -> None:
     """Replace the content of the table node by one line per organ; its observers get one event.
 
+    kept: names of organs whose lines stay where the rows have nothing of them.
     An absent organ has 0 ml and no HU: NaN, which numeric columns need for "nothing". Raises SegMateError for
     rows without the figures.
     """
-    rows = list(rows)
     columns = _columns()
-    table = vtk.vtkTable()
+    lines = {organ: line for organ, line in _lines_of(table_node, columns).items() if organ in kept}
     try:
-        for column in columns:
-            table.AddColumn(_filled(column, rows))
+        lines.update({row["organ"]: [column.value(row) for column in columns] for row in rows})
     except KeyError as error:
-        raise SegMateError(f"the statistics have no {error}, expected those of the worker") from None
+        raise SegMateError(
+            _("the statistics have no {name}, expected those of the worker").format(name=error)
+        ) from None
+    table = vtk.vtkTable()
+    for number, column in enumerate(columns):
+        table.AddColumn(_filled(column, [line[number] for line in lines.values()]))
     was_modifying = table_node.StartModify()
     try:
         for number in range(table_node.GetNumberOfColumns()):
@@ -58,12 +65,23 @@ def write_table(table_node, rows: Iterable[Mapping]) -> None:
         table_node.EndModify(was_modifying)
 
 
-def _filled(column: _Column, rows: list[Mapping]):
-    array = vtk.vtkStringArray() if column.is_text else vtk.vtkDoubleArray()
+def _filled(column: _Column, values: Iterable):
+    array = column.new_array()
     array.SetName(column.name)
-    for row in rows:
-        array.InsertNextValue(column.value(row))
+    for value in values:
+        array.InsertNextValue(value)
     return array
+
+
+def _lines_of(table_node, columns: list[_Column]) -> dict[str, list]:
+    """Values by organ of a table that write_table has filled; none for any other."""
+    table = table_node.GetTable()
+    arrays = [table.GetColumnByName(column.name) for column in columns] if table is not None else []
+    expected = [column.new_array().GetClassName() for column in columns]
+    if [array.GetClassName() if array is not None else None for array in arrays] != expected:
+        return {}
+    lines = [[array.GetValue(row) for array in arrays] for row in range(table.GetNumberOfRows())]
+    return {line[0]: line for line in lines}
 
 
 def _columns() -> list[_Column]:

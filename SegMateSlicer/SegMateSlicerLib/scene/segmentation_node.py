@@ -13,6 +13,7 @@ from os import PathLike
 import numpy as np
 import slicer
 import vtk
+from slicer.i18n import tr as _
 
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import Organ, OrganSet
@@ -37,14 +38,24 @@ def read_labels(path: str | PathLike) -> Generator[float, None, vtk.vtkImageData
             np.lib.format.read_magic(stream)
             shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
             if dtype != np.uint8 or len(shape) != 3 or is_fortran or 0 in shape:
-                raise SegMateError(f"{path} holds {dtype} {shape}, expected labels as uint8 (K, J, I)")
+                raise SegMateError(
+                    _("{path} holds {dtype} {shape}, expected labels as uint8 (K, J, I)").format(
+                        path=path, dtype=dtype, shape=shape
+                    )
+                )
             image, labels = _empty_label_image(shape)
             for slab in slabs(labels):
                 if stream.readinto(labels[slab].data) != labels[slab].nbytes:
-                    raise SegMateError(f"{path} is cut off, expected {labels.size} labels; segment again")
+                    raise SegMateError(
+                        _("{path} is cut off, expected {count} labels; segment again").format(
+                            path=path, count=labels.size
+                        )
+                    )
                 yield slab.stop / len(labels)
     except (OSError, ValueError) as error:
-        raise SegMateError(f"cannot read labels from {path}: {error}; segment again") from error
+        raise SegMateError(
+            _("cannot read labels from {path}: {reason}; segment again").format(path=path, reason=error)
+        ) from error
     return image
 
 
@@ -91,9 +102,10 @@ def check_target(segmentation_node, volume_node, organs: OrganSet) -> None:
     source = segmentation.GetSourceRepresentationName()
     if segmentation.GetNumberOfSegments() and source != BINARY_LABELMAP:
         raise SegMateError(
-            f"the segmentation {segmentation_node.GetName()!r} is stored as {source!r}, expected"
-            f" {BINARY_LABELMAP!r}; make that its source representation in the Segmentations module, or"
-            " choose a new segmentation"
+            _(
+                "the segmentation {name!r} is stored as {given!r}, expected {expected!r}; make that its"
+                " source representation in the Segmentations module, or choose a new segmentation"
+            ).format(name=segmentation_node.GetName(), given=source, expected=BINARY_LABELMAP)
         )
     segments_by_id(segmentation, organs)
     _image_to_segmentation(segmentation_node, volume_node)
@@ -151,7 +163,7 @@ def _add_segment(segmentation, organ: Organ, image) -> str:
     segment.AddRepresentation(BINARY_LABELMAP, image)
     segment_id = segmentation.GenerateUniqueSegmentID(organ.key)
     if not segmentation.AddSegment(segment, segment_id):
-        raise SegMateError(f"Slicer refused the segment {organ.name!r}; its log says why")
+        raise SegMateError(_("Slicer refused the segment {name!r}; its log says why").format(name=organ.name))
     return segment_id
 
 
@@ -160,8 +172,10 @@ def _oriented(labels: vtk.vtkImageData, volume_node, image_to_segmentation: np.n
     expected = volume_node.GetImageData().GetDimensions() if volume_node.GetImageData() else (0, 0, 0)
     if labels.GetDimensions() != expected:
         raise SegMateError(
-            f"the labels have {labels.GetDimensions()} voxels, expected those of the CT"
-            f" {volume_node.GetName()!r}, {expected}; it has changed: segment again"
+            _(
+                "the labels have {given} voxels, expected those of the CT {name!r}, {expected}; it has"
+                " changed: segment again"
+            ).format(given=labels.GetDimensions(), name=volume_node.GetName(), expected=expected)
         )
     image = slicer.vtkOrientedImageData()
     image.ShallowCopy(labels)
@@ -176,22 +190,25 @@ def _image_to_segmentation(segmentation_node, volume_node) -> np.ndarray:
     parents = volume_node.GetParentTransformNode(), segmentation_node.GetParentTransformNode()
     if parents[0] is parents[1]:
         return as_array(ijk_to_ras)
-    name = segmentation_node.GetName()
-    advice = "put both under the same transform, or choose a new segmentation"
+    names = {"ct": volume_node.GetName(), "name": segmentation_node.GetName()}
     between = vtk.vtkGeneralTransform()
     slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(*parents, between)
     if not slicer.vtkMRMLTransformNode.IsGeneralTransformLinear(between):
         raise SegMateError(
-            f"a nonlinear transform lies between the CT {volume_node.GetName()!r} and the segmentation"
-            f" {name!r}, expected a linear one; {advice}"
+            _(
+                "a nonlinear transform lies between the CT {ct!r} and the segmentation {name!r}, expected a"
+                " linear one; put both under the same transform, or choose a new segmentation"
+            ).format(**names)
         )
     matrix = vtk.vtkMatrix4x4()
     slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(*parents, matrix)
     image_to_segmentation = as_array(matrix) @ as_array(ijk_to_ras)
     if is_sheared(image_to_segmentation):
         raise SegMateError(
-            f"the CT {volume_node.GetName()!r} is sheared as seen from the segmentation {name!r}, expected a"
-            f" rectangular grid; {advice}"
+            _(
+                "the CT {ct!r} is sheared as seen from the segmentation {name!r}, expected a rectangular"
+                " grid; put both under the same transform, or choose a new segmentation"
+            ).format(**names)
         )
     return image_to_segmentation
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import vtk
+from slicer.i18n import tr as _
 
 from SegMateCore.errors import SegMateError
 from SegMateSlicerLib.scene.segmentation_node import BINARY_LABELMAP
@@ -92,7 +93,9 @@ class SurfaceMaker:
         """
         if self._error is not None:
             raise SegMateError(
-                f"the surfaces could not be made ({self._error!r}); use Show 3D in the Segmentations module"
+                _(
+                    "the surfaces could not be made ({reason!r}); use Show 3D in the Segmentations module"
+                ).format(reason=self._error)
             ) from self._error
         if self._stopped.is_set():
             return 0

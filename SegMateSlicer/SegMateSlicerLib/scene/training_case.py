@@ -2,6 +2,10 @@
 
 Takes a CT and a segmentation of the scene, writes what SegMateCore.data.cases.read_case reads. Organs without
 a segment are recorded as not annotated: training then learns nothing from their absence.
+
+organs.json says what the numbers in labels.nii.gz mean, twice: entry n of "organ_order", counted from 1, is
+the organ with the number n (null: a number of no organ), and "organs" is the organ table, OrganSet.to_list,
+whose "label" is the number. Names in "annotated" are those of the table.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import slicer
 import vtk
+from slicer.i18n import tr as _
 
 from SegMateCore.atomic import atomic_folder
 from SegMateCore.errors import SegMateError
@@ -44,12 +49,15 @@ def save_training_case(
     """
     folder = Path(folder)
     if folder.exists() and not overwrite:
-        raise SegMateError(f"{folder} exists already, expected a new folder; choose another name")
+        raise SegMateError(
+            _("{folder} exists already, expected a new folder; choose another name").format(folder=folder)
+        )
     shape, affine = voxels_of(volume_node).shape, ijk_to_world(volume_node)
     if is_sheared(affine):
         raise SegMateError(
-            f"the grid of {volume_node.GetName()!r} is sheared, expected axes at right angles;"
-            " resample it first"
+            _("the grid of {name!r} is sheared, expected axes at right angles; resample it first").format(
+                name=volume_node.GetName()
+            )
         )
     ids = segments_by_name(segmentation_node.GetSegmentation(), organs)
     if annotated is not None:
@@ -58,12 +66,16 @@ def save_training_case(
     known = present if annotated is None else set(ids)
     if not known:
         raise SegMateError(
-            f"{segmentation_node.GetName()!r} has no voxels of any organ, expected at least one of:"
-            f" {', '.join(organs.names)}; name the segments like that or set their terminology"
+            _(
+                "{name!r} has no voxels of any organ, expected at least one of: {known}; name the segments"
+                " like that or set their terminology"
+            ).format(name=segmentation_node.GetName(), known=", ".join(organs.names))
         )
     segmentation = segmentation_node.GetSegmentation()
     document = {
         "annotated": [name for name in organs.names if name in known],
+        "organ_order": organ_order(organs),
+        "organs": organs.to_list(),
         "segments": {name: segmentation.GetSegment(ids[name]).GetName() for name in sorted(known)},
         "source": "3D Slicer",
         "date": date.today().isoformat(),
@@ -76,6 +88,12 @@ def save_training_case(
     return folder
 
 
+def organ_order(organs: OrganSet) -> list[str | None]:
+    """The keys of the organs of the numbers 1, 2, ..., None where a number stands for no organ."""
+    key_of = {organ.label: organ.key for organ in organs}
+    return [key_of.get(number) for number in range(1, max(key_of) + 1)]
+
+
 def _only_annotated(
     ids: dict[str, str], annotated: Sequence[str], segmentation_node, organs: OrganSet
 ) -> dict[str, str]:
@@ -83,8 +101,10 @@ def _only_annotated(
     missing = [name for name in names if name not in ids]
     if missing:
         raise SegMateError(
-            f"{', '.join(missing)}: said to be annotated, but {segmentation_node.GetName()!r} has no such"
-            " segment; add one (empty where the organ is not in the image) or leave the organ out"
+            _(
+                "{organs}: said to be annotated, but {name!r} has no such segment; add one (empty where the"
+                " organ is not in the image) or leave the organ out"
+            ).format(organs=", ".join(missing), name=segmentation_node.GetName())
         )
     return {name: ids[name] for name in names}
 
@@ -103,8 +123,10 @@ def _merged(
         for other in organs:
             if overlaps[other.label]:
                 raise SegMateError(
-                    f"the segments of {other.name} and {organ.name} overlap in {overlaps[other.label]}"
-                    " voxels, expected each voxel in one organ; remove the overlap in the Segment Editor"
+                    _(
+                        "the segments of {one} and {two} overlap in {count} voxels, expected each voxel in"
+                        " one organ; remove the overlap in the Segment Editor"
+                    ).format(one=other.name, two=organ.name, count=overlaps[other.label])
                 )
         labels[mask] = organ.label
         if overlaps.any():
@@ -116,8 +138,9 @@ def _mask(volume_node, segmentation_node, segment_id: str) -> np.ndarray:
     """Bool (K, J, I): one segment on the CT's grid. Slicer resamples it where it lies on another one."""
     if not segmentation_node.GetSegmentation().CreateRepresentation(BINARY_LABELMAP):
         raise SegMateError(
-            f"{segmentation_node.GetName()!r} cannot be made a label map; convert it in the"
-            " Segmentations module"
+            _("{name!r} cannot be made a label map; convert it in the Segmentations module").format(
+                name=segmentation_node.GetName()
+            )
         )
     ids = vtk.vtkStringArray()
     ids.InsertNextValue(segment_id)
@@ -138,4 +161,8 @@ def _write_volume(image: vtk.vtkImageData, affine: np.ndarray, path: Path) -> No
     storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
     storage.SetFileName(str(path))
     if not storage.WriteData(node) or not path.is_file():
-        raise SegMateError(f"Slicer could not write {path.name}; choose a writable folder with enough space")
+        raise SegMateError(
+            _("Slicer could not write {name}; choose a writable folder with enough space").format(
+                name=path.name
+            )
+        )

@@ -11,6 +11,7 @@ from os import PathLike
 
 import numpy as np
 import vtk
+from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
 from SegMateCore.errors import SegMateError
@@ -28,27 +29,41 @@ def voxels_of(volume_node) -> np.ndarray:
     image = volume_node.GetImageData()
     scalars = image.GetPointData().GetScalars() if image else None
     if scalars is None or 0 in image.GetDimensions():
-        raise SegMateError(f"the volume {name!r} has no voxels, expected a CT; load or choose another one")
+        raise SegMateError(
+            _("the volume {name!r} has no voxels, expected a CT; load or choose another one").format(
+                name=name
+            )
+        )
     components = scalars.GetNumberOfComponents()
     if components != 1:
         raise SegMateError(
-            f"the volume {name!r} has {components} values per voxel, expected a CT with one;"
-            " choose a scalar volume"
+            _(
+                "the volume {name!r} has {count} values per voxel, expected a CT with one; choose a scalar"
+                " volume"
+            ).format(name=name, count=components)
         )
     if scalars.GetDataType() == vtk.VTK_BIT:
-        raise SegMateError(f"the volume {name!r} has voxels of one bit, expected a CT; choose another one")
+        raise SegMateError(
+            _("the volume {name!r} has voxels of one bit, expected a CT; choose another one").format(
+                name=name
+            )
+        )
     return image_voxels(image)
 
 
 def _checked_name(volume_node) -> str:
     if volume_node is None:
-        raise SegMateError("no volume is given, expected a CT; choose one")
+        raise SegMateError(_("no volume is given, expected a CT; choose one"))
     name = volume_node.GetName()
     if volume_node.IsA("vtkMRMLLabelMapVolumeNode"):
-        raise SegMateError(f"{name!r} is a label map, expected a CT; choose the volume it was made from")
+        raise SegMateError(
+            _("{name!r} is a label map, expected a CT; choose the volume it was made from").format(name=name)
+        )
     if not volume_node.IsA("vtkMRMLScalarVolumeNode"):
         kind = volume_node.GetNodeTagName()
-        raise SegMateError(f"{name!r} is a {kind}, expected a scalar volume; choose a CT")
+        raise SegMateError(
+            _("{name!r} is a {kind}, expected a scalar volume; choose a CT").format(name=name, kind=kind)
+        )
     return name
 
 
@@ -74,8 +89,10 @@ def node_to_world(node) -> np.ndarray:
         return np.eye(4)
     if not transform.IsTransformToWorldLinear():
         raise SegMateError(
-            f"{node.GetName()!r} is under the nonlinear transform {transform.GetName()!r}, expected none or a"
-            " linear one; harden it or remove it in the Transforms module first"
+            _(
+                "{name!r} is under the nonlinear transform {transform!r}, expected none or a linear one;"
+                " harden it or remove it in the Transforms module first"
+            ).format(name=node.GetName(), transform=transform.GetName())
         )
     matrix = vtk.vtkMatrix4x4()
     transform.GetMatrixTransformToWorld(matrix)
@@ -115,7 +132,9 @@ def write_voxels(volume_node, path: str | PathLike) -> Iterator[float]:
                 yield slab.stop / len(voxels)
     except OSError as error:
         raise SegMateError(
-            f"cannot write the CT to {path}: {error.strerror or error}; free some space there"
+            _("cannot write the CT to {path}: {reason}; free some space there").format(
+                path=path, reason=error.strerror or error
+            )
         ) from error
 
 
@@ -126,8 +145,10 @@ def roi_ras_to_unit(roi_node) -> list[list[float]]:
     placed, is flat, inverted, or under a nonlinear transform.
     """
     if roi_node is None or not roi_node.IsA("vtkMRMLMarkupsROINode"):
-        given = "nothing" if roi_node is None else f"{roi_node.GetName()!r} ({roi_node.GetNodeTagName()})"
-        raise SegMateError(f"the region is {given}, expected an ROI box of the Markups module")
+        given = _("nothing") if roi_node is None else f"{roi_node.GetName()!r} ({roi_node.GetNodeTagName()})"
+        raise SegMateError(
+            _("the region is {given}, expected an ROI box of the Markups module").format(given=given)
+        )
     name = roi_node.GetName()
     node_to_world(roi_node)
     size_mm = np.array(roi_node.GetSize())
@@ -135,7 +156,15 @@ def roi_ras_to_unit(roi_node) -> list[list[float]]:
     volume_mm3 = 8 * abs(np.linalg.det(box_to_world[:3, :3]))
     if not roi_node.GetNumberOfDefinedControlPoints() or not np.isfinite(volume_mm3) or volume_mm3 < 1e-6:
         text = " x ".join(f"{length:g}" for length in size_mm)
-        raise SegMateError(f"the ROI {name!r} has the size {text} mm, expected a box; place it in a view")
+        raise SegMateError(
+            _("the ROI {name!r} has the size {size} mm, expected a box; place it in a view").format(
+                name=name, size=text
+            )
+        )
     if roi_node.GetInsideOut():
-        raise SegMateError(f"the ROI {name!r} means what is outside of it; turn off its option Inside out")
+        raise SegMateError(
+            _("the ROI {name!r} means what is outside of it; turn off its option Inside out").format(
+                name=name
+            )
+        )
     return np.linalg.inv(box_to_world).tolist()

@@ -16,7 +16,7 @@ from SegMateSlicerLib.scene.segmentation_node import create_segmentation, place_
 
 ATTRIBUTE = "SegMate."
 TABLE_ROLE = "SegMateTable"
-_SEGMENT_FACTS = ("checkpoint", "weights_sha256", "notice")
+_SEGMENT_FACTS = ("checkpoint", "weights_sha256", "flip_average", "clean_up", "region", "notice")
 
 
 def place_results(request, labels, organs: OrganSet, answer: dict) -> tuple:
@@ -36,7 +36,9 @@ def place_results(request, labels, organs: OrganSet, answer: dict) -> tuple:
         _write_provenance(node, ids, answer["provenance"])
         table = _table_of(node, made) if request.options.table else None
         if table is not None:
-            write_table(table, answer["statistics"])
+            write_table(table, answer["statistics"], _names_of(node.GetSegmentation()))
+        # One that a script has made has none; nothing would be seen of it.
+        node.CreateDefaultDisplayNodes()
     except BaseException:
         for new in reversed(made):
             remove_with_displays(new)
@@ -70,17 +72,30 @@ def remove_with_displays(node) -> None:
             scene.RemoveNode(other)
 
 
+def tag_value(value) -> str:
+    """A fact of the provenance as a segment's tag says it; ":" and "|" separate tags in .seg.nrrd files."""
+    return _as_text(value).replace(":", " ").replace("|", " ")
+
+
+def _as_text(value) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _write_provenance(node, segment_ids: list[str], provenance: dict) -> None:
     for fact, value in provenance.items():
-        text = value if isinstance(value, str) else json.dumps(value)
-        node.SetAttribute(f"{ATTRIBUTE}{fact}", text)
+        node.SetAttribute(f"{ATTRIBUTE}{fact}", _as_text(value))
     # Segments of one node may come from several runs; their tags travel in the .seg.nrrd file.
     for segment_id in segment_ids:
         segment = node.GetSegmentation().GetSegment(segment_id)
         for fact in _SEGMENT_FACTS:
-            # ":" and "|" separate tags in that file.
-            value = str(provenance[fact]).replace(":", " ").replace("|", " ")
-            segment.SetTag(f"{ATTRIBUTE}{fact}", value)
+            segment.SetTag(f"{ATTRIBUTE}{fact}", tag_value(provenance[fact]))
+
+
+def _names_of(segmentation) -> set[str]:
+    """What the organs of the segments are called, also of those that the user has given another name."""
+    ids = segmentation.GetSegmentIDs()
+    names = {segmentation.GetSegment(segment_id).GetName() for segment_id in ids}
+    return names | {segment_id.replace("_", " ") for segment_id in ids}
 
 
 def _table_of(node, made: list):

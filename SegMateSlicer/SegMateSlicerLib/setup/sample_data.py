@@ -6,9 +6,11 @@ nor the scene, while the window stays alive.
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import slicer
+from slicer.i18n import tr as _
 
 from SegMateSlicerLib.core_path import MODULE_FOLDER
 
@@ -21,7 +23,11 @@ PHANTOM_SEED = 1002
 """Beyond the seeds of the anatomies that the bundled checkpoint was trained on, as for `segmate demo`."""
 PHANTOM_SPACING_MM = 3.0
 WINDOW_HU, LEVEL_HU = 400, 40
+STATUS_MS = 3000
 ICON = MODULE_FOLDER / "Resources" / "Icons" / "SegMateSlicer.png"
+
+_making = threading.Lock()
+"""Held while a phantom is made."""
 
 WAIT_S = 0.05
 """Between two looks at the application's events; the thread has the interpreter to itself meanwhile."""
@@ -50,8 +56,17 @@ def register_sample_data() -> None:
 
 
 def load_phantom(_source=None):
-    """Make the synthetic CT (some seconds) and show it; gives its vtkMRMLScalarVolumeNode."""
-    phantom = _in_background(_make_phantom)
+    """Make the synthetic CT (some seconds) and show it; gives its vtkMRMLScalarVolumeNode.
+
+    While one is being made a further click changes nothing but the status bar, and gives None.
+    """
+    if not _making.acquire(blocking=False):
+        slicer.util.showStatusMessage(_("The phantom is being made already, please wait"), STATUS_MS)
+        return None
+    try:
+        phantom = _in_background(_make_phantom)
+    finally:
+        _making.release()
     node = slicer.util.addVolumeFromArray(phantom.volume.voxels, phantom.volume.affine, PHANTOM_NAME)
     display = node.GetDisplayNode()
     display.SetAutoWindowLevel(False)

@@ -15,10 +15,10 @@ from pathlib import Path
 from slicer.i18n import tr as _
 
 from SegMateCore.errors import Cancelled, SegMateError
+from SegMateSlicerLib.worker.exit_words import describe_exit, is_launchers
 from SegMateSlicerLib.worker.worker_process import (
     WorkerDied,
     WorkerProcess,
-    describe_exit,
     python_executable,
     worker_command,
 )
@@ -64,6 +64,8 @@ class WarmWorker:
         self._process: WorkerProcess | None = None
         self._pending: dict[int, Reply] = {}
         self._hello: Reply | None = None
+        self._ending = ""  # how the last process ended, for whoever asks it afterwards
+        self._last_log: list[str] = []
         self._files = count(1)
         self._unsent = count(1)
         self.last_used_s = time.monotonic()
@@ -79,8 +81,8 @@ class WarmWorker:
 
     @property
     def log(self) -> list[str]:
-        """The last lines that the process has logged."""
-        return list(self._process.log) if self._process else []
+        """The last lines that the process has logged; of one that has ended, until the next one starts."""
+        return list(self._process.log) if self._process else self._last_log
 
     def start(self) -> Reply:
         """The answer to hello of the process, a new one where none is alive. Raises SegMateError."""
@@ -94,7 +96,9 @@ class WarmWorker:
                 self._process.start()
             except WorkerDied as error:
                 self._process = None
-                raise SegMateError(f"{error}; install Slicer again if that stays so") from error
+                raise SegMateError(
+                    _("{reason}; install Slicer again if that stays so").format(reason=error)
+                ) from error
             folder = str(self._process.folder)
             self._hello = self._send("hello", protocol=PROTOCOL, folder=folder, devices=False)
         return self._hello
@@ -103,14 +107,14 @@ class WarmWorker:
         """Send a request to the started process. Raises SegMateError when that is gone."""
         self.pump()
         if self._process is None:
-            raise SegMateError(_ended("was ended"))
+            raise SegMateError(self._ending or _ended(_("was ended")))
         return self._send(op, **fields)
 
     @property
     def folder(self) -> Path:
         """The exchange folder. Raises SegMateError where there is no process."""
         if self._process is None:
-            raise SegMateError(_ended("was ended"))
+            raise SegMateError(self._ending or _ended(_("was ended")))
         return self._process.folder
 
     def new_file(self, stem: str) -> Path:
@@ -145,13 +149,13 @@ class WarmWorker:
         """End the process; what was asked fails."""
         if self._process is not None:
             self._process.close(timeout_s)
-        self._forget(SegMateError(_ended("was ended")))
+        self._forget(SegMateError(_ended(_("was ended"))))
 
     def kill(self) -> None:
         """End the process and what it has started, at once."""
         if self._process is not None:
             self._process.kill()
-        self._forget(SegMateError(_ended("was ended")))
+        self._forget(SegMateError(_ended(_("was ended"))))
 
     def _send(self, op: str, **fields) -> Reply:
         self.last_used_s = time.monotonic()
@@ -176,10 +180,11 @@ class WarmWorker:
             del self._pending[reply.id]
 
     def _died(self, message: dict) -> None:
-        lines = [line for line in message.get("log", "").splitlines() if line.strip()]
-        text = _ended(describe_exit(message["exit_code"]))
-        if lines:
-            text += " " + _("Its last word was: {line}").format(line=lines[-1][:300])
+        log = message.get("log", "").splitlines()
+        text = _ended(describe_exit(message["exit_code"], log))
+        own = [line for line in log if line.strip() and not is_launchers(line)]
+        if own:
+            text += " " + _("Its last word was: {line}").format(line=own[-1][:300])
         self._process.kill()
         self._forget(SegMateError(text))
 
@@ -187,6 +192,8 @@ class WarmWorker:
         for reply in self._pending.values():
             reply.error = error
         self._pending.clear()
+        self._ending = str(error)
+        self._last_log = self.log
         self._process = self._hello = None
 
 
@@ -203,10 +210,10 @@ def _error_of(kind: str, message: str) -> Exception:
         return Cancelled(message)
     if kind == "out of memory":
         advice = _("choose fewer slices at a time, close other programs, or choose the CPU as device")
-        return SegMateError(f"{message}; {advice}")
+        return SegMateError(_("{message}; {advice}").format(message=message, advice=advice))
     if kind == "unexpected":
         advice = _("that is a fault of the program; the log below says where, please report it")
-        return SegMateError(f"{message}; {advice}")
+        return SegMateError(_("{message}; {advice}").format(message=message, advice=advice))
     return SegMateError(_with_install_advice(message))
 
 

@@ -21,7 +21,10 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
+from slicer.i18n import tr as _
+
 from SegMateSlicerLib.core_path import core_folder
+from SegMateSlicerLib.worker.exit_words import describe_exit
 
 # What the worker takes for an exchange folder that it may remove (SegMateCore/worker_protocol.py).
 EXCHANGE_PREFIX = "segmate-exchange-"
@@ -35,18 +38,6 @@ _START = (
 _ON_WINDOWS = sys.platform == "win32"
 # How long a child that was ended by force may take to be gone, and its last lines to arrive.
 _GONE_SECONDS = 1.0
-_CRASHED = ": one of its libraries crashed"
-_SIGNALS = {
-    4: _CRASHED, 6: _CRASHED, 7: _CRASHED, 8: _CRASHED, 10: _CRASHED, 11: _CRASHED,
-    9: ", often the system's answer to too little memory",
-}  # fmt: skip
-# Exit codes of Windows for which there is a plain word.
-_WINDOWS_EXITS = {
-    0xC0000005: "crashed in one of its libraries (access violation)",
-    0xC0000017: "found too little memory",
-    0xC0000409: "crashed in one of its libraries (stack overrun)",
-    0xC0000135: "did not find one of its libraries (DLL)",
-}
 
 
 class WorkerDied(Exception):
@@ -61,17 +52,6 @@ def worker_command(python: str) -> list[str]:
 def python_executable() -> str:
     """Slicer's own Python where this is Slicer, else the one that runs this."""
     return shutil.which("PythonSlicer") or sys.executable
-
-
-def describe_exit(code: int) -> str:
-    """How a process ended, as the end of a sentence that starts with its name."""
-    # A launcher between us and the worker gives the signal as 128 and more.
-    number = -code if code < 0 else code - 128 if 128 < code < 160 else 0
-    if number:
-        return f"was ended by signal {number}{_SIGNALS.get(number, '')}"
-    if code in _WINDOWS_EXITS:
-        return _WINDOWS_EXITS[code]
-    return "ended by itself" if code == 0 else f"ended with the exit code {code}"
 
 
 class WorkerProcess:
@@ -100,7 +80,7 @@ class WorkerProcess:
     def pid(self) -> int:
         """Raises WorkerDied before start()."""
         if self._process is None:
-            raise WorkerDied("the worker was not started")
+            raise WorkerDied(_("the worker was not started"))
         return self._process.pid
 
     def start(self) -> None:
@@ -116,7 +96,11 @@ class WorkerProcess:
             )  # fmt: skip
         except OSError as error:
             self._remove_folder()
-            raise WorkerDied(f"{self._command[0]} cannot be started: {error.strerror or error}") from error
+            raise WorkerDied(
+                _("{program} cannot be started: {reason}").format(
+                    program=self._command[0], reason=error.strerror or error
+                )
+            ) from error
         readers = []
         for read in (self._read_replies, self._read_log):
             readers.append(threading.Thread(target=read, daemon=True))
@@ -127,8 +111,10 @@ class WorkerProcess:
     def request(self, op: str, **fields) -> int:
         """Send a request, give its id. Raises WorkerDied when nobody is there to answer."""
         if not self.is_alive:
-            how = "was not started" if self._process is None else describe_exit(self._process.returncode)
-            raise WorkerDied(f"the worker {how}")
+            if self._process is None:
+                raise WorkerDied(_("the worker was not started"))
+            how = describe_exit(self._process.returncode, list(self.log))
+            raise WorkerDied(_("the worker {how}").format(how=how))
         with self._id_lock:
             self._last_id += 1
             id = self._last_id

@@ -96,6 +96,10 @@ class ScriptedLoadableModuleWidget:
     def cleanup(self):
         """The panel goes away."""
 
+    def onReload(self):
+        """What the developers' button "Reload" does."""
+        slicer.util.reloadScriptedModule(self.moduleName)
+
     def _onModuleAboutToBeUnloaded(self, name):
         if name == self.moduleName:
             self.cleanup()

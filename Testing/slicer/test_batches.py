@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import slicer
 from runs import MODULE_FILE, drive, labels_of, phantom, scene_state
+from scene_grids import add_linear_transform
 
 from SegMateCore.errors import Cancelled, SegMateError
 from SegMateCore.segmentation import Segmentation
@@ -89,6 +90,24 @@ class TestScene:
         assert fractions == sorted(fractions) and fractions[-1] == 1
         assert any("CT 1 (2 of 3)" in report.text for report in reports)
 
+    def test_cancel_while_surfaces_are_made_keeps_that_case(self, logic, cts):
+        def cancel(progress):
+            if progress.stage == "surfaces":
+                logic.cancel()
+
+        batch = logic.segmentScene(options={"show_3d": True}, wait=False, onProgress=cancel)
+        drive(batch)
+        assert batch.state == "cancelled" and batch.summary.done == ["CT 0"]
+        assert [node.GetSegmentation().GetNumberOfSegments() for node in batch.summary.nodes] == [9]
+
+    def test_a_removed_segmentation_does_not_end_the_batch(self, logic, cts, scene):
+        def remove(progress):
+            if progress.stage == "surfaces" and "CT 0" in progress.text:
+                scene.RemoveNode(scene.GetFirstNodeByClass("vtkMRMLSegmentationNode"))
+
+        summary = logic.segmentScene(options={"show_3d": True}, onProgress=remove)
+        assert summary.done == ["CT 1", "CT 2"] and "was removed" in summary.failed[0][1]
+
     def test_an_empty_scene_is_refused(self, logic):
         with pytest.raises(SegMateError, match="no CT in the scene"):
             logic.segmentScene()
@@ -125,6 +144,64 @@ class TestSequence:
             kept = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
             kept.Copy(item)
             assert np.array_equal(labels_of(kept, volume), labels_of(alone, volume)), number
+
+    @pytest.fixture
+    def browser(self, scene, sequence):
+        node = scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode")
+        node.SetAndObserveMasterSequenceNodeID(sequence.GetID())
+        node.SetSelectedItemNumber(0)
+        return node
+
+    def test_the_browser_shows_what_there_is_when_the_last_item_fails(self, logic, sequence, browser):
+        slicer.util.updateVolumeFromArray(sequence.GetNthDataNode(2), np.zeros((6, 8, 8), np.int16))
+
+        summary = logic.segmentSequence(sequence, browser=browser)
+
+        (result,) = summary.nodes
+        assert len(summary.done) == 2 and "Hounsfield" in summary.failed[0][1]
+        assert browser.IsSynchronizedSequenceNodeID(result.GetID())
+        browser.SetSelectedItemNumber(2)
+        assert result.GetNumberOfDataNodes() == 2, "the failed item got its neighbour's segmentation"
+
+    def test_the_browser_shows_what_there_is_when_the_batch_is_cancelled(self, logic, sequence, browser):
+        batch = logic.segmentSequence(sequence, browser=browser, wait=False)
+        drive(batch, until=lambda batch: len(batch.summary.done) == 1)
+        logic.cancel()
+        drive(batch)
+        (result,) = batch.summary.nodes
+        assert batch.state == "cancelled" and result.GetNumberOfDataNodes() == 1
+        assert browser.IsSynchronizedSequenceNodeID(result.GetID())
+
+    def test_the_segmentation_lies_where_the_volume_lies(self, logic, sequence, browser, scene):
+        turn = np.diag([1.0, -1.0, -1.0, 1.0])
+        transform = add_linear_transform(scene, turn)
+        volume = browser.GetProxyNode(sequence)
+        if volume is None:
+            volume = browser.AddProxyNode(sequence.GetNthDataNode(0), sequence, True)
+        volume.SetAndObserveTransformNodeID(transform.GetID())
+        moved = self.copy_under(sequence.GetNthDataNode(1), transform)
+        alone = logic.segment(moved, options={"table": False})
+
+        (result,) = logic.segmentSequence(sequence, browser=browser).nodes
+
+        proxy = browser.GetProxyNode(result)
+        assert proxy is not None and proxy.GetParentTransformNode() is transform
+        kept = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        kept.Copy(result.GetNthDataNode(1))
+        check = slicer.util.addVolumeFromArray(
+            np.ascontiguousarray(phantom().voxels[PARTS[1]]), phantom().affine, "check"
+        )
+        alone.SetAndObserveTransformNodeID(None)
+        kept.SetAndObserveTransformNodeID(None)
+        assert labels_of(alone, check).any()
+        assert np.array_equal(labels_of(kept, check), labels_of(alone, check))
+
+    @staticmethod
+    def copy_under(item, transform):
+        voxels = slicer.util.arrayFromVolume(item)
+        volume = slicer.util.addVolumeFromArray(voxels, phantom().affine, "alone")
+        volume.SetAndObserveTransformNodeID(transform.GetID())
+        return volume
 
     def test_nothing_but_the_sequence_stays(self, logic, sequence):
         before = scene_state()
@@ -194,6 +271,32 @@ class TestFolder:
         ((name, reason),) = summary.failed
         assert name == "case_0" and "not made by this checkpoint" in reason
         assert logic.segmentFolder(folder, target, overwrite=True).done == ["case_0", "case_1", "case_2"]
+
+    @pytest.mark.parametrize("others", ["organs", "clean-up", "flip averaging", "region"])
+    def test_a_result_of_other_choices_is_neither_skipped_nor_replaced(
+        self, logic, folder, tmp_path, scene, others
+    ):
+        roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode")
+        middle = phantom().affine @ [*(np.array(phantom().shape[:0:-1]) / 2), 3, 1]
+        roi.SetCenter(*middle[:3])
+        roi.SetSize(120, 90, 30)
+        (folder / "case_1.nrrd").unlink()
+        (folder / "case_2.nii.gz").unlink()
+        first, second = {
+            "organs": ({}, {"organs": ["liver", "aorta"]}),
+            "clean-up": ({"clean_up": False}, {"clean_up": True}),
+            "flip averaging": ({}, {"flip_average": True}),
+            "region": ({}, {"roi": roi}),
+        }[others]
+        target = tmp_path / "results"
+        for made, wanted in ((first, second), (second, first)):
+            summary = logic.segmentFolder(folder, target, options=made, overwrite=True)
+            assert summary.done == ["case_0"], summary.failed
+            same = logic.segmentFolder(folder, target, options=made)
+            assert [name for name, _ in same.skipped] == ["case_0"], same.failed
+
+            ((name, reason),) = logic.segmentFolder(folder, target, options=wanted).failed
+            assert name == "case_0" and others in reason and "choose another folder" in reason
 
     def test_a_file_that_cannot_be_read_is_listed_and_leaves_nothing(self, logic, folder, tmp_path):
         (folder / "case_1.nrrd").write_bytes(b"NRRD0004\nbroken")

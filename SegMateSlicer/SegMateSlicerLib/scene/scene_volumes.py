@@ -1,4 +1,4 @@
-"""What the panel asks of the scene: which volumes can be a CT, which one to start with."""
+"""What is asked of the scene: which volumes can be a CT, which one to start with."""
 
 from __future__ import annotations
 
