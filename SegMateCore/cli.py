@@ -33,6 +33,8 @@ COMMANDS = {
     "convert": ("SegMateCore.commands.convert", "turn a checkpoint into .safetensors or .onnx"),
     "models": ("SegMateCore.commands.models", "list the networks and the bundled checkpoints"),
     "phantom": ("SegMateCore.commands.phantom", "make synthetic CTs with the true organs"),
+    "prepare": ("SegMateCore.commands.prepare", "bring a data set into a Store for training"),
+    "store": ("SegMateCore.commands.store", "say what is in a Store, and draw it"),
     "train": ("SegMateCore.commands.train", "train a network on annotated CTs"),
     "doctor": ("SegMateCore.commands.doctor", "say what is installed, what works here and what is wrong"),
 }

@@ -54,7 +54,7 @@ class CaseChoices:
 
 @dataclass(frozen=True)
 class CaseTask:
-    """A case, where it goes and how. keep_original: whether the CT itself is kept beside the working arrays."""
+    """A case, where it goes and how. keep_original: whether the CT itself is kept as well."""
 
     case: SourceCase
     source_folder: Path

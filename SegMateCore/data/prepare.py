@@ -128,8 +128,8 @@ def _earlier(folder: Path, settings: StoreSettings, dataset: SourceDataset) -> S
     for key, value in wanted.items():
         if there[key] != value:
             raise SegMateError(
-                f"{folder} was prepared with another {key} ({_short(there[key])}; now {_short(value)}): repeat"
-                " the former options, or choose another folder"
+                f"{folder} was prepared with another {key} ({_short(there[key])}; now {_short(value)}):"
+                " repeat the former options, or choose another folder"
             )
     return index
 

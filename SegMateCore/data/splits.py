@@ -10,7 +10,7 @@ slipping into training.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from SegMateCore.errors import SegMateError
@@ -70,6 +70,29 @@ class SplitRule:
         if self.kind == RATIO:
             return f"ratio {'/'.join(f'{share:g}' for share in self.shares)}, seed {self.seed}"
         return f"{self.folds} folds, seed {self.seed}"
+
+
+def chosen_split(
+    usual: SplitRule, kind: str | None, shares: Sequence[float] | None, folds: int | None, seed: int | None
+) -> SplitRule:
+    """A dataset's usual rule with what the user chose otherwise; None: nothing chosen.
+
+    Shares mean "ratio" and a number of folds means "folds". Raises SegMateError for choices that contradict
+    each other.
+    """
+    implied = [name for name, given in ((RATIO, shares), (FOLDS, folds)) if given is not None]
+    kind = kind or (implied[0] if implied else usual.kind)
+    if any(name != kind for name in implied) or (kind == PUBLISHED and seed is not None):
+        raise SegMateError(
+            "the choices of the split contradict each other: shares go with ratio, a number of folds with"
+            " folds, a seed with either"
+        )
+    return SplitRule(
+        kind,
+        usual.shares if shares is None else tuple(shares),
+        usual.folds if folds is None else folds,
+        usual.seed if seed is None else seed,
+    )
 
 
 def divide(

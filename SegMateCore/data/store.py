@@ -88,7 +88,7 @@ class StoreCase:
     file_bytes: dict[str, int] = field(repr=False)
 
     def hu(self, first: int, last: int) -> np.ndarray:
-        """HU of the slices first..last-1, int16 (last - first, J, I). Raises SegMateError outside the case."""
+        """HU of slices first..last-1, int16 (last - first, J, I). Raises SegMateError outside the case."""
         return read_slices(self.folder / HU_FILE, first, last, self.shape)
 
     def labels(self, first: int, last: int) -> np.ndarray:

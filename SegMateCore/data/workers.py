@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -62,7 +62,14 @@ def _in_processes(
                 break
             done, _ = wait(running, POLL_S, FIRST_COMPLETED)
             for future in done:
-                yield running.pop(future), _result(future)
+                task = running.pop(future)
+                try:
+                    outcome = future.result()
+                except BrokenProcessPool:
+                    if stop():  # Ctrl-C reached a process that was still starting
+                        return
+                    raise _died() from None
+                yield task, outcome
         executor.shutdown()
     finally:
         ours.close()
@@ -71,7 +78,7 @@ def _in_processes(
 
 
 def _attempt(function: Callable[[Task], Result], task: Task) -> Result | SegMateError:
-    """The result, or the error as a SegMateError: other exceptions may not survive the way between processes."""
+    """The result or a SegMateError: other exceptions may not survive the way between processes."""
     try:
         return function(task)
     except SegMateError as error:
@@ -82,14 +89,11 @@ def _attempt(function: Callable[[Task], Result], task: Task) -> Result | SegMate
         return SegMateError(f"unexpected {type(error).__name__}: {error}; please report this")
 
 
-def _result(future: Future) -> object:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        raise SegMateError(
-            "a worker process has died, most likely for want of memory: use fewer workers; the same command"
-            " goes on with what is finished"
-        ) from None
+def _died() -> SegMateError:
+    return SegMateError(
+        "a worker process has died, most likely for want of memory: use fewer workers; the same command goes"
+        " on with what is finished"
+    )
 
 
 def _start(lifeline: Connection) -> None:

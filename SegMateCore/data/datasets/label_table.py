@@ -23,7 +23,7 @@ PLACE = "{case}"
 
 @dataclass(frozen=True)
 class LabelTable:
-    """path: of the table. numbers: (name as written, values) pairs. ct, labels: patterns of files, or None."""
+    """path: of the table. numbers: (name as written, values) pairs. ct, labels: patterns, or None."""
 
     path: Path
     numbers: tuple[tuple[str, tuple[int, ...]], ...]
@@ -50,7 +50,7 @@ class LabelTable:
         return cls(Path(path), numbers, files.get("ct"), files.get("labels"))
 
     def for_organs(self, organs: OrganSet) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """(organ name, values), in the organs' order. Raises SegMateError for a name that is none of theirs."""
+        """(organ name, values) in the organs' order. Raises SegMateError for a name that is not theirs."""
         try:
             by_channel = {organs.index(name): values for name, values in self.numbers}
         except SegMateError as error:

@@ -23,7 +23,7 @@ REFUSE, FIRST = OVERLAPS = ("refuse", "first")
 
 
 class Reference(Protocol):
-    """Where labels come from. meaning(): JSON-able, what its values stand for (part of a case's fingerprint)."""
+    """Where labels come from. meaning(): JSON-able, what its values stand for (fingerprinted)."""
 
     def files(self) -> tuple[Path, ...]: ...
 
@@ -60,8 +60,8 @@ class LabelMap:
         for k, plane in enumerate(voxels):
             if plane.dtype.kind == "f" and (plane % 1).any() or plane.min() < 0:
                 raise SegMateError(
-                    f"{self.path} has values from {plane.min():g} to {plane.max():g} on one slice, expected a label"
-                    " map of whole numbers from 0: check the file"
+                    f"{self.path} has values from {plane.min():g} to {plane.max():g} on one slice, expected a"
+                    " label map of whole numbers from 0: check the file"
                 )
             # All numbers above the largest known one are background alike.
             labels[k] = channel_of[np.minimum(plane, largest + 1).astype(np.int64)]
@@ -101,7 +101,7 @@ class Masks:
 def _add_mask(
     mask: np.ndarray, path: Path, channel: int, labels: np.ndarray, shared: dict[tuple[int, int], int]
 ) -> None:
-    """Enter a mask (K, J, I) into `labels` where these are free, and count other organs' voxels in `shared`."""
+    """Enter a mask (K, J, I) into `labels` where these are free; count other organs' voxels in `shared`."""
     inside_values = {value for plane in mask for value in (plane.min(), plane.max())} - {0}
     if len(inside_values) > 1:
         found = ", ".join(f"{value:g}" for value in sorted(inside_values)[:4])

@@ -64,7 +64,7 @@ class SourceDataset:
                 raise SegMateError(f"{self.folder}: two cases are called {other} and {case.name}: rename one")
 
     def published_parts(self) -> dict[str, str | None]:
-        """Patient -> part in the published split. Raises SegMateError when scans of one patient differ in it."""
+        """Patient -> part in the published split. Raises SegMateError when one patient has two parts."""
         parts: dict[str, str | None] = {}
         for case in self.cases:
             if parts.setdefault(case.patient, case.published) != case.published:
