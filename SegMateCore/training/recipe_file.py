@@ -75,7 +75,9 @@ def recipe_from_dict(entry: dict, source: str = "recipe") -> Recipe:
             raise SegMateError(f"{source}: {key} is missing")
     if not isinstance(entry["preprocessing"], dict):
         raise SegMateError(f"{source}: preprocessing is {entry['preprocessing']!r}, expected a table")
-    _check_keys(entry["preprocessing"], [item.name for item in fields(Preprocessing)], source, "preprocessing")
+    _check_keys(
+        entry["preprocessing"], [item.name for item in fields(Preprocessing)], source, "preprocessing"
+    )
     entry["preprocessing"] = Preprocessing.from_dict(_tuples(entry["preprocessing"]))
     for key, kind in _SECTIONS.items():
         entry[key] = _section(kind, entry.get(key, {}), source, key)

@@ -212,9 +212,7 @@ def test_sums_over_parts_of_a_batch_give_the_loss_of_the_whole():
     kept = []
     for rows in (slice(0, 1), slice(1, 4)):
         segmentation_loss(*part(rows), EVERY_TERM, torch.ones(9), lambda sums: kept.append(sums) or sums)
-    both, _ = segmentation_loss(
-        *part(slice(0, 1)), EVERY_TERM, torch.ones(9), lambda sums: kept[0] + kept[1]
-    )
+    both, _ = segmentation_loss(*part(slice(0, 1)), EVERY_TERM, torch.ones(9), lambda sums: kept[0] + kept[1])
     assert both.item() == pytest.approx(whole.item(), rel=1e-12)
 
 

@@ -1,0 +1,157 @@
+"""Augmentation of a batch of windows on whatever device it is on: bent, mirrored, brightened, spoilt.
+
+Takes HU (B, S, H, W) float32 with S neighbouring slices each, labels (B, H, W) uint8 and annotated (B, C) bool;
+gives the same. Rows run from back to front, columns from left to right (canonical RAS). The slices of a window
+are bent alike and together with the labels; a mirror renames the paired organs. Kinds and strengths follow the
+SegMate paper (arXiv 2602.23903), with its fault mended: there flips swapped the sides but not the channels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from SegMateCore.training.recipe import Augmentation
+
+AIR_HU = -1000.0
+ELASTIC_NODES = 7
+CONTRAST = 0.2
+BRIGHTNESS_HU = 60.0
+BLUR_SIGMA_PX = (0.4, 1.2)
+LOW_RESOLUTION = (0.4, 0.8)
+
+Windows = tuple[Tensor, Tensor, Tensor]
+
+
+class WindowAugmenter:
+    """Deterministic by the generator that it is called with, which lives on the batch's device."""
+
+    def __init__(self, options: Augmentation, partners: tuple[int, ...]):
+        self.options = options
+        self.partners = partners
+
+    def __call__(self, windows: Windows, generator: torch.Generator) -> Windows:
+        """(hu, labels, annotated) -> the same, varied; the tensors given are not changed."""
+        hu, labels, annotated = windows
+        hu, labels = self._bent(hu, labels, generator)
+        hu, labels, annotated = self._flipped(hu, labels, annotated, generator)
+        return self._spoilt(hu, generator), labels, annotated
+
+    def _bent(self, hu: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Affine and elastic in one resampling: HU linear, labels nearest, air around the image."""
+        options, (batch, _, height, width) = self.options, hu.shape
+        affine = _chosen(options.affine, batch, generator)
+        elastic = _chosen(options.elastic, batch, generator)
+        rows = torch.nonzero(affine | elastic).flatten()
+        if len(rows) == 0:
+            return hu, labels
+        matrices = self._matrices(affine[rows], height / width, generator)
+        grid = functional.affine_grid(matrices, [len(rows), 1, height, width], align_corners=False)
+        if bool(elastic.any()):
+            bend = self._displacement(elastic[rows], (height, width), generator)
+            grid = grid + bend.permute(0, 2, 3, 1)
+        image = functional.grid_sample(
+            hu[rows] - AIR_HU, grid, mode="bilinear", padding_mode="zeros", align_corners=False
+        )
+        numbers = functional.grid_sample(
+            labels[rows, None].to(hu.dtype),
+            grid,
+            mode="nearest",
+            padding_mode="zeros",
+            align_corners=False,
+        )
+        hu, labels = hu.clone(), labels.clone()
+        hu[rows] = image + AIR_HU
+        labels[rows] = numbers[:, 0].round().to(labels.dtype)
+        return hu, labels
+
+    def _matrices(self, chosen: Tensor, aspect: float, generator: torch.Generator) -> Tensor:
+        """(N, 2, 3) from output to input in grid_sample's units; the identity where not chosen."""
+        options, count, device = self.options, len(chosen), chosen.device
+
+        def spread(limit: float) -> Tensor:
+            return (torch.rand(count, generator=generator, device=device) * 2 - 1) * limit * chosen
+
+        scale = torch.exp(-spread(options.overall_scale))
+        angle = spread(math.radians(options.rotation_deg[0]))
+        shear = torch.tan(spread(math.radians(options.shear_deg)))
+        cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+        rows = [
+            torch.stack([cos, (cos * shear - sin) * aspect, spread(2 * options.shift)], dim=1),
+            torch.stack([sin / aspect, sin * shear + cos, spread(2 * options.shift)], dim=1),
+        ]
+        return torch.stack(rows, dim=1)
+
+    def _displacement(self, chosen: Tensor, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+        """(N, 2, H, W) smooth displacement in grid_sample's units, zero where not chosen."""
+        shape = (len(chosen), 2, ELASTIC_NODES, ELASTIC_NODES)
+        coarse = torch.randn(shape, generator=generator, device=chosen.device) * chosen[:, None, None, None]
+        units = coarse.new_tensor([2 / size[1], 2 / size[0]])[None, :, None, None] * self.options.elastic_px
+        return functional.interpolate(coarse * units, size=size, mode="bilinear", align_corners=True)
+
+    def _flipped(
+        self, hu: Tensor, labels: Tensor, annotated: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        batch = len(hu)
+        mirrored = _chosen(self.options.mirror, batch, generator)
+        turned = _chosen(self.options.turn_over, batch, generator)
+        renamed = torch.tensor(
+            [0, *(partner + 1 for partner in self.partners)], dtype=labels.dtype, device=labels.device
+        )
+        swapped = renamed[labels.flip(2).long()]
+        hu = torch.where(mirrored[:, None, None, None], hu.flip(3), hu)
+        labels = torch.where(mirrored[:, None, None], swapped, labels)
+        annotated = torch.where(mirrored[:, None], annotated[:, list(self.partners)], annotated)
+        if bool(turned.any()):
+            hu = torch.where(turned[:, None, None, None], hu.flip(2), hu)
+            labels = torch.where(turned[:, None, None], labels.flip(1), labels)
+        return hu, labels, annotated
+
+    def _spoilt(self, hu: Tensor, generator: torch.Generator) -> Tensor:
+        options, batch, device = self.options, len(hu), hu.device
+
+        def uniform(low: float, high: float, count: int = batch) -> Tensor:
+            return low + (high - low) * torch.rand(count, generator=generator, device=device)
+
+        chosen = _chosen(options.intensity, batch, generator)
+        gain = 1 + (uniform(-CONTRAST, CONTRAST) * chosen)[:, None, None, None]
+        offset = (uniform(-BRIGHTNESS_HU, BRIGHTNESS_HU) * chosen)[:, None, None, None]
+        hu = hu * gain + offset
+        rows = torch.nonzero(_chosen(options.low_resolution, batch, generator)).flatten()
+        if len(rows):
+            factor = float(uniform(*LOW_RESOLUTION, count=1))
+            hu[rows] = _coarser(hu[rows], factor)
+        rows = torch.nonzero(_chosen(options.blur, batch, generator)).flatten()
+        if len(rows):
+            hu[rows] = _blurred(hu[rows], float(uniform(*BLUR_SIGMA_PX, count=1)))
+        rows = torch.nonzero(_chosen(options.noise, batch, generator)).flatten()
+        if len(rows):
+            strength = uniform(0, options.noise_hu, len(rows))[:, None, None, None]
+            grain = torch.randn(hu[rows].shape, generator=generator, device=device)
+            hu[rows] = hu[rows] + grain * strength
+        return hu
+
+
+def _chosen(share: float, count: int, generator: torch.Generator) -> Tensor:
+    """bool (count,), True with the probability `share`; always draws, so that later draws do not shift."""
+    return torch.rand(count, generator=generator, device=generator.device) < share
+
+
+def _coarser(hu: Tensor, factor: float) -> Tensor:
+    small = functional.interpolate(hu, scale_factor=factor, mode="bilinear", antialias=True)
+    return functional.interpolate(small, size=hu.shape[2:], mode="bilinear")
+
+
+def _blurred(hu: Tensor, sigma: float) -> Tensor:
+    """Gaussian in-plane blur of (N, S, H, W), edges repeated."""
+    radius = int(3 * sigma) + 1
+    offsets = torch.arange(-radius, radius + 1, dtype=hu.dtype, device=hu.device)
+    kernel = torch.exp(-offsets * offsets / (2 * sigma * sigma))
+    kernel = kernel / kernel.sum()
+    planes = hu.reshape(-1, 1, *hu.shape[2:])
+    planes = functional.pad(planes, (radius, radius, radius, radius), mode="replicate")
+    planes = functional.conv2d(planes, kernel[None, None, None, :])
+    return functional.conv2d(planes, kernel[None, None, :, None]).reshape(hu.shape)
