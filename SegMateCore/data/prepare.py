@@ -54,6 +54,8 @@ class PrepareOptions:
             raise SegMateError(
                 f"the spacing is {spacing} mm, expected three numbers (i, j, k) from 0.1 to 20"
             )
+        if spacing is not None:
+            object.__setattr__(self, "spacing_mm", tuple(float(mm) for mm in spacing))
         if self.overlaps not in OVERLAPS:
             raise SegMateError(f"overlaps is {self.overlaps!r}, expected one of {', '.join(OVERLAPS)}")
 

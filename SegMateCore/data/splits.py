@@ -47,6 +47,7 @@ class SplitRule:
             )
         if self.folds < 2:
             raise SegMateError(f"there are {self.folds} folds, expected at least 2")
+        object.__setattr__(self, "shares", tuple(float(share) for share in shares))
 
     def to_dict(self) -> dict:
         """JSON-able, only what matters for its kind; the inverse of from_dict."""
@@ -59,8 +60,6 @@ class SplitRule:
     @classmethod
     def from_dict(cls, entry: Mapping) -> SplitRule:
         given = {key: value for key, value in entry.items() if key != "rule"}
-        if "shares" in given:
-            given["shares"] = tuple(float(share) for share in given["shares"])
         return cls(entry["rule"], **given)
 
     def describe(self) -> str:

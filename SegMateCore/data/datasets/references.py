@@ -102,16 +102,16 @@ def _add_mask(
     mask: np.ndarray, path: Path, channel: int, labels: np.ndarray, shared: dict[tuple[int, int], int]
 ) -> None:
     """Enter a mask (K, J, I) into `labels` where these are free; count other organs' voxels in `shared`."""
-    inside_values = {value for plane in mask for value in (plane.min(), plane.max())} - {0}
-    if len(inside_values) > 1:
-        found = ", ".join(f"{value:g}" for value in sorted(inside_values)[:4])
-        raise SegMateError(
-            f"{path} has the values {found}, expected a mask of 0 and one other: check the file"
-        )
+    value = mask.max() or mask.min()
     for plane, out in zip(mask, labels):
         if not plane.any():
             continue
         inside = plane != 0
+        if not np.array_equal(inside, plane == value):
+            found = ", ".join(f"{one:g}" for one in sorted({*np.unique(plane)[:4], value}))
+            raise SegMateError(
+                f"{path} has the values {found}, expected a mask of 0 and one other: check the file"
+            )
         taken = inside & (out > 0) & (out != channel + 1)
         if taken.any():
             for other, count in zip(*np.unique(out[taken], return_counts=True)):
