@@ -17,6 +17,7 @@ import numpy as np
 
 from SegMateCore.data.datasets.references import REFUSE
 from SegMateCore.data.datasets.source import SourceCase
+from SegMateCore.data.slice_arrays import FAST, SMALL, packed
 from SegMateCore.data.store import file_sha256
 from SegMateCore.data.store_index import (
     FORMAT_VERSION,
@@ -89,7 +90,7 @@ def prepare_case(task: CaseTask) -> tuple[dict, bool]:
         "source": sources,
         "fingerprint": fingerprint,
     }
-    return write_case(task.store, case.name, row, _arrays(task, ct, labels, work)), True
+    return write_case(task.store, case.name, row, _contents(task, ct, labels, work)), True
 
 
 def _read(task: CaseTask) -> tuple[Volume, np.ndarray]:
@@ -148,15 +149,13 @@ def _facts(task: CaseTask, ct: Volume, work: _Working) -> dict:
     }
 
 
-def _arrays(
-    task: CaseTask, ct: Volume, labels: np.ndarray, work: _Working
-) -> Iterator[tuple[str, np.ndarray]]:
-    """The files of the case, each made when the one before is written."""
-    yield HU_FILE, _working_hu(work.straight, work.grid)
-    yield LABELS_FILE, work.labels
-    yield ORIGINAL_LABELS_FILE, ct.from_canonical(labels)
+def _contents(task: CaseTask, ct: Volume, labels: np.ndarray, work: _Working) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each file of the case, made when the one before is written."""
+    yield HU_FILE, packed(_working_hu(work.straight, work.grid), FAST)
+    yield LABELS_FILE, packed(work.labels, SMALL)
+    yield ORIGINAL_LABELS_FILE, packed(ct.from_canonical(labels), SMALL)
     if task.keep_original:
-        yield ORIGINAL_CT_FILE, ct.voxels
+        yield ORIGINAL_CT_FILE, packed(ct.voxels, SMALL)
 
 
 def _working_hu(volume: Volume, grid: WorkingGrid) -> np.ndarray:

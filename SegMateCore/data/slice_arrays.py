@@ -14,22 +14,22 @@ import numpy as np
 
 from SegMateCore.errors import SegMateError
 
-# Bit-shuffled Zstandard at its quickest: a CT shrinks to about two fifths, a label map to less than a
-# hundredth. Higher levels cost time and gain a few per cent; LZ4 reads in half the time and takes a sixth
-# more.
-COMPRESSION_LEVEL = 1
+# What is read again and again in training is kept for speed, the rest for size: figures in docs/store.md.
+FAST, SMALL = "fast", "small"
 
 
-def packed(array: np.ndarray) -> bytes:
-    """The content of a .b2nd file for an array (K, J, I) of numbers, the same bytes each time."""
+def packed(array: np.ndarray, kept_for: str) -> bytes:
+    """The content of a .b2nd file for an array (K, J, I) of numbers, the same bytes each time.
+
+    kept_for: FAST or SMALL.
+    """
     blosc2 = require_blosc2()
-    one_slice = (1, *array.shape[1:])
-    settings = {
-        "codec": blosc2.Codec.ZSTD,
-        "clevel": COMPRESSION_LEVEL,
-        "filters": [blosc2.Filter.BITSHUFFLE],
-        "nthreads": 1,
+    codecs = {
+        FAST: {"codec": blosc2.Codec.LZ4, "clevel": 5, "filters": [blosc2.Filter.SHUFFLE]},
+        SMALL: {"codec": blosc2.Codec.ZSTD, "clevel": 1, "filters": [blosc2.Filter.BITSHUFFLE]},
     }
+    settings = {**codecs[kept_for], "nthreads": 1}
+    one_slice = (1, *array.shape[1:])
     contiguous = np.ascontiguousarray(array)
     return blosc2.asarray(contiguous, chunks=one_slice, blocks=one_slice, cparams=settings).to_cframe()
 

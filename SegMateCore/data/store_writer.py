@@ -1,7 +1,7 @@
 """Writing a Store: a case's folder appears whole or not at all, and the index is replaced in one step.
 
-Takes rows and arrays; whatever stops the work in between, the Store on disk is a valid one that the next run
-continues. A disk that takes no more ends the run: the next case would meet the same.
+Takes rows and the content of files; whatever stops the work in between, the Store on disk is a valid one that
+the next run continues. A disk that takes no more ends the run: the next case would meet the same.
 """
 
 from __future__ import annotations
@@ -12,10 +12,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 from SegMateCore.atomic import atomic_folder, atomic_write
-from SegMateCore.data.slice_arrays import packed
 from SegMateCore.data.store_index import CASE_FILE_NAME, CASES_FOLDER, INDEX_NAME, StoreIndex
 from SegMateCore.errors import SegMateError
 
@@ -24,18 +21,17 @@ class StoreWriteError(SegMateError):
     """The Store cannot be written, whichever case it is."""
 
 
-def write_case(store: Path, name: str, row: dict, arrays: Iterable[tuple[str, np.ndarray]]) -> dict:
+def write_case(store: Path, name: str, row: dict, contents: Iterable[tuple[str, bytes]]) -> dict:
     """Write the folder of a case and give its row, now with size and hash of each file.
 
-    arrays: (file name, array (K, J, I)) pairs, taken one after the other. An older folder of the same name is
+    contents: (file name, bytes) pairs, taken one after the other. An older folder of the same name is
     replaced. Raises StoreWriteError.
     """
     place = store / CASES_FOLDER / name
     files: dict[str, dict] = {}
     try:
         with atomic_folder(place) as temporary:
-            for file_name, array in arrays:
-                content = packed(array)
+            for file_name, content in contents:
                 (temporary / file_name).write_bytes(content)
                 files[file_name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
             row = {**row, "files": files}

@@ -14,7 +14,7 @@ from small_datasets import block_labels, small_volume, write_case_folders
 
 from SegMateCore.data.datasets.folder import find
 from SegMateCore.data.prepare import PrepareOptions, prepare
-from SegMateCore.data.slice_arrays import packed, read_slices
+from SegMateCore.data.slice_arrays import FAST, SMALL, packed, read_slices
 from SegMateCore.data.splits import FOLDS, SplitRule
 from SegMateCore.data.store import Store
 from SegMateCore.data.store_index import StoreIndex, presence_of, runs_of
@@ -48,12 +48,13 @@ def _sum_of_slices(case) -> int:
 
 
 class TestSlices:
+    @pytest.mark.parametrize("kept_for", [FAST, SMALL])
     @pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float32])
-    def test_any_range_of_slices_comes_back(self, tmp_path, dtype):
+    def test_any_range_of_slices_comes_back(self, tmp_path, dtype, kept_for):
         array = np.random.default_rng(0).integers(0, 255, (7, 5, 9)).astype(dtype)
         path = tmp_path / "a.b2nd"
-        path.write_bytes(packed(array))
-        assert packed(array) == path.read_bytes()
+        path.write_bytes(packed(array, kept_for))
+        assert packed(array, kept_for) == path.read_bytes()
         for first, last in ((0, 7), (0, 1), (6, 7), (2, 5)):
             found = read_slices(path, first, last, array.shape)
             assert found.dtype == dtype and np.array_equal(found, array[first:last])
@@ -61,7 +62,7 @@ class TestSlices:
     @pytest.mark.parametrize("damage", ["missing", "empty", "short", "other"])
     def test_a_damaged_file_is_named(self, tmp_path, damage):
         path = tmp_path / "a.b2nd"
-        content = packed(np.random.default_rng(0).integers(0, 99, (4, 40, 40)).astype(np.int16))
+        content = packed(np.random.default_rng(0).integers(0, 99, (4, 40, 40)).astype(np.int16), FAST)
         if damage != "missing":
             path.write_bytes({"empty": b"", "short": content[:900], "other": b"something else" * 20}[damage])
         with pytest.raises(SegMateError, match=r"a\.b2nd.*run the same `segmate prepare`"):
@@ -69,7 +70,7 @@ class TestSlices:
 
     def test_another_shape_is_refused(self, tmp_path):
         path = tmp_path / "a.b2nd"
-        path.write_bytes(packed(np.zeros((4, 5, 6), np.int16)))
+        path.write_bytes(packed(np.zeros((4, 5, 6), np.int16), SMALL))
         with pytest.raises(SegMateError, match="shape"):
             read_slices(path, 0, 2, (4, 6, 6))
 
