@@ -1,9 +1,10 @@
 """Augmentation of a batch of windows on whatever device it is on: bent, mirrored, brightened, spoilt.
 
-Takes HU (B, S, H, W) float32 with S neighbouring slices each, labels (B, H, W) uint8 and annotated (B, C) bool;
-gives the same. Rows run from back to front, columns from left to right (canonical RAS). The slices of a window
-are bent alike and together with the labels; a mirror renames the paired organs. Kinds and strengths follow the
-SegMate paper (arXiv 2602.23903), with its fault mended: there flips swapped the sides but not the channels.
+Takes HU (B, S, H, W) float32 with S neighbouring slices each, labels (B, H, W) uint8 and annotated (B, C)
+bool; gives the same. Rows run from back to front, columns from left to right (canonical RAS). The slices of
+a window are bent alike and together with the labels; a mirror renames the paired organs. Kinds and strengths
+follow the SegMate paper (arXiv 2602.23903), with its fault mended: there flips swapped the sides but not the
+channels.
 """
 
 from __future__ import annotations

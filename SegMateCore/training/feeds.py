@@ -51,7 +51,8 @@ class Batch:
 
 
 class ChunkFeed:
-    """Chunks in memory: hu int16 (P, S, H, W), labels uint8, annotated (P, C), in the order of their numbers."""
+    """Chunks in memory: hu int16 (P, S, H, W), labels uint8, annotated (P, C), in the order of their
+    numbers."""
 
     def __init__(
         self, sources: Sequence[Source], recipe: Recipe, context: int, partners: tuple[int, ...], rank: int

@@ -1,8 +1,8 @@
 """A training recipe as a value: everything that decides what a run computes, apart from its cases.
 
-Frozen dataclasses that go unchanged into the run's config.toml and into the checkpoint's training record. Read
-from TOML by recipe_file.py. What the demonstration recipe gave: docs/demo_model_card.md; the recipes with the
-published settings: resources/recipes.
+Frozen dataclasses that go unchanged into the run's config.toml and into the checkpoint's training record.
+Read from TOML by recipe_file.py. What the demonstration recipe gave: docs/demo_model_card.md; the recipes
+with the published settings: resources/recipes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from SegMateCore.preprocessing import Preprocessing
 from SegMateCore.training.class_weights import weights_from_voxels
 
 SCHEDULES = ("cosine", "plateau", "restarts", "constant")
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("fp32", "bf16", "fp16", "fp64")
 OPTIMISERS = ("adamw", "sgd")
 FEEDS = ("chunks", "windows")
 FROM_DATA = "data"
@@ -85,8 +85,8 @@ class Loss:
 class Sampling:
     """Where slices come from.
 
-    feed: "chunks" (3D-augmented chunks in a pool: small grids, phantoms) or "windows" (single windows out of a
-    Store, augmented in 2D on the device). mix: share of each group of cases (a Store's data sets, or
+    feed: "chunks" (3D-augmented chunks in a pool: small grids, phantoms) or "windows" (single windows out of
+    a Store, augmented in 2D on the device). mix: share of each group of cases (a Store's data sets, or
     complete, partial, pseudo, phantom), {} for shares by the number of cases; case_weights: a case's weight
     within its group (1 where not named); organ_weights: how often each organ is put in the centre, as in
     Loss; rows, columns: of a crop, in working voxels; chunk_slices: slices per chunk; pool_chunks: chunks
@@ -222,7 +222,8 @@ class Recipe:
                 f" {optimisation.batch}: the slices of a batch come from different chunks"
             )
         if not 0 <= self.teaching.fill_confidence < 1:
-            yield f"teaching.fill_confidence is {self.teaching.fill_confidence}, expected 0, or 0.5 to below 1"
+            yield
+            f"teaching.fill_confidence is {self.teaching.fill_confidence}, expected 0, or 0.5 to below 1"
 
     def _wrong_choices(self):
         """Sentences about words that are not among the choices."""

@@ -48,7 +48,8 @@ def read_recipe(
 ) -> Recipe:
     """A bundled recipe by name, or the one in a .toml file, with "section.key=value" overrides.
 
-    given: entries that are decided already, such as the network of the checkpoint to go on from. Raises SegMateError for unknown names and keys, and for impossible values.
+    given: entries that are decided already, such as the network of the checkpoint to go on from. Raises
+    SegMateError for unknown names and keys, and for impossible values.
     """
     source = str(name_or_path)
     if source.endswith(".toml"):

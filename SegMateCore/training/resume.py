@@ -1,9 +1,10 @@
 """The resume file: everything that the rest of a run depends on, so that an interrupted run repeats itself.
 
 Takes a model, its average, its optimiser and a JSON-able state, gives one .safetensors file (by the name
-`last.resume`) and fills them again from it. No pickle. Random numbers need no place in it: every draw of a run
-is a function of its seed, the process's rank and the step (sampling.py, loop.py), and the pool of chunks is
-made anew from the numbers of its chunks. Written atomically: a kill leaves the file before or the file after.
+`last.resume`) and fills them again from it. No pickle. Random numbers need no place in it: every draw of a
+run is a function of its seed, the process's rank and the step (sampling.py, loop.py), and the pool of chunks
+is made anew from the numbers of its chunks. Written atomically: a kill leaves the file before or the file
+after.
 """
 
 from __future__ import annotations

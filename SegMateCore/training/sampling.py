@@ -35,9 +35,10 @@ class Draw:
 
 
 class BalancedSampler:
-    """First the group, by the recipe's mix; then, for `organ_centred` of all draws, an organ by its weight among
-    those that the group has, a case that has it by the cases' weights, and one of its slices. Otherwise any case
-    and slice of the group.
+    """First the group, by the recipe's mix; then, for `organ_centred` of all draws, an organ by its weight
+    among
+    those that the group has, a case that has it by the cases' weights, and one of its slices. Otherwise any
+    case and slice of the group.
     """
 
     def __init__(self, sources: Sequence[Source], sampling: Sampling, organ_centred: float):

@@ -1,7 +1,8 @@
 """How fast to learn, and when to stop: functions of the step, and the memory of validation scores.
 
-Takes an Optimisation (resolved, so that steps and steps_per_epoch are numbers), gives learning rates. Sources:
-cosine with restarts, Loshchilov and Hutter, "SGDR" (2017); halving on a plateau as in the SegMate paper.
+Takes an Optimisation (resolved, so that steps and steps_per_epoch are numbers), gives learning rates.
+Sources: cosine with restarts, Loshchilov and Hutter, "SGDR" (2017); halving on a plateau as in the SegMate
+paper.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ SMALLEST_GAIN = 1e-4
 
 
 def learning_rate(step: int, options: Optimisation, reductions: int = 0) -> float:
-    """Rate of step 1..steps: a linear rise, then options.schedule. reductions: halvings on a plateau so far."""
+    """Rate of step 1..steps: a linear rise, then options.schedule. reductions: halvings on a plateau so
+    far."""
     warm_up = round(options.steps * options.warm_up)
     if step <= warm_up:
         return options.rate * step / warm_up

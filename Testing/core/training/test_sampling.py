@@ -1,4 +1,4 @@
-"""Sampling: shares as asked, organs really balanced, every process with its own stream, nothing remembered."""
+"""Sampling: shares as asked, organs really balanced, each process with its own stream, nothing remembered."""
 
 from __future__ import annotations
 
