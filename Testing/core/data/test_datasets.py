@@ -347,7 +347,7 @@ class TestReferences:
 
     def test_large_numbers_are_background(self, tmp_path):
         path = tmp_path / "l.nii.gz"
-        voxels = np.where(block_labels() == 5, 40000, block_labels()).astype(np.float32)
+        voxels = np.where(block_labels() == 5, np.float32(40000), block_labels())
         small_volume().with_voxels(voxels).write(path)
         labels = LabelMap(path, (("aorta", (8,)),)).read(small_volume().canonical(), NINE, REFUSE)
         assert set(np.unique(labels)) == {0, 8}
