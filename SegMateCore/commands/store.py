@@ -77,6 +77,7 @@ def _text(report: dict) -> str:
     grid = "each CT's own grid" if spacing is None else f"{' x '.join(f'{mm:g}' for mm in spacing)} mm"
     lines = [
         f"{report['store']}: {report['dataset']}, {grid}",
+        f"origin {report['origin']}; licence {report['licence']}",
         f"{report['cases']} cases of {report['patients']} patients, {report['slices']} slices",
         f"split {report['split']}: {parts}",
     ]

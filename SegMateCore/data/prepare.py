@@ -97,7 +97,17 @@ def prepare(
     )
     earlier = _earlier(folder, settings, dataset)
     parts = divide(dataset.published_parts(), settings.split, None if earlier is None else earlier.parts)
-    index = StoreIndex(settings, dataset.folder, parts, False, (), () if earlier is None else earlier.rows)
+    rows = () if earlier is None else earlier.rows
+    index = StoreIndex(
+        settings,
+        dataset.folder,
+        dataset.licence,
+        dataset.origin,
+        parts,
+        complete=False,
+        left_out=(),
+        rows=rows,
+    )
     if earlier is None or earlier.parts != parts:
         write_index(folder, index)
     remove_unfinished(folder)

@@ -166,6 +166,16 @@ class Store:
         return self.index.left_out
 
     @property
+    def licence(self) -> str:
+        """The licence of the data, for the checkpoints trained on it; "not stated" where nothing says."""
+        return self.index.licence
+
+    @property
+    def origin(self) -> str:
+        """Where the data come from, as a citation."""
+        return self.index.origin
+
+    @property
     def folds(self) -> int | None:
         """Into how many folds the patients are divided; None for a fixed split."""
         rule = self.index.settings.split

@@ -69,13 +69,16 @@ class StoreSettings:
 class StoreIndex:
     """All of store.json.
 
-    source: the folder that the cases came from. parts: patient -> "train", "val", "test" or number of a fold,
-    of every patient of the source. complete: whether a preparation has come to its end. left_out: name and
-    reason of each case that could not be used. rows: case.json of each case, sorted by name.
+    source: the folder that the cases came from. licence, origin: of the data. parts: patient -> "train",
+    "val", "test" or number of a fold, of every patient of the source. complete: whether a preparation has
+    come to its end. left_out: name and reason of each case that could not be used. rows: case.json of each
+    case, sorted by name.
     """
 
     settings: StoreSettings
     source: Path
+    licence: str
+    origin: str
     parts: dict[str, str | int]
     complete: bool
     left_out: tuple[tuple[str, str], ...]
@@ -87,6 +90,8 @@ class StoreIndex:
             VERSION_KEY: FORMAT_VERSION,
             "complete": self.complete,
             "source": self.source.as_posix(),
+            "licence": self.licence,
+            "origin": self.origin,
             **self.settings.to_dict(),
             "patients": dict(sorted(self.parts.items())),
             "left_out": [{"name": name, "reason": reason} for name, reason in self.left_out],
@@ -105,6 +110,8 @@ class StoreIndex:
             return cls(
                 StoreSettings.from_dict(document),
                 Path(document["source"]),
+                document["licence"],
+                document["origin"],
                 dict(document["patients"]),
                 bool(document["complete"]),
                 tuple((entry["name"], entry["reason"]) for entry in document["left_out"]),

@@ -87,6 +87,8 @@ def summary(store: Store) -> dict:
     return {
         "store": str(store.folder),
         "dataset": settings.dataset,
+        "licence": store.licence,
+        "origin": store.origin,
         "complete": store.is_complete,
         "spacing_mm": settings.spacing_mm,
         "split": settings.split.describe(),

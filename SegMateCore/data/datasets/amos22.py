@@ -56,4 +56,13 @@ def find(folder: Path, organs: OrganSet) -> SourceDataset:
             )
             cases.append(SourceCase(found[1], found[1], ct, LabelMap(truth, numbers), known, part, problem))
     notes = (f"{others} files passed over: not a CT (number {CT_BELOW} or above)",) if others else ()
-    return SourceDataset("amos22", folder, organs, tuple(cases), SplitRule(PUBLISHED), False, notes)
+    return SourceDataset(
+        "amos22",
+        folder,
+        organs,
+        tuple(cases),
+        SplitRule(PUBLISHED),
+        notes=notes,
+        licence="CC BY 4.0",
+        origin="AMOS22, Ji et al. 2022, doi.org/10.5281/zenodo.7155725",
+    )

@@ -16,6 +16,7 @@ from pathlib import Path
 from SegMateCore.data.datasets.label_table import PLACE, LabelTable
 from SegMateCore.data.datasets.references import LabelMap, missing_files
 from SegMateCore.data.datasets.source import (
+    NOT_STATED,
     SourceCase,
     SourceDataset,
     must_know_some,
@@ -34,7 +35,19 @@ def find(folder: Path, organs: OrganSet, table: LabelTable | None = None) -> Sou
     """The cases of a folder, see the module. Raises SegMateError."""
     folder = source_folder(folder)
     cases = _case_folders(folder, organs) if table is None else _pairs(folder, organs, table)
-    return SourceDataset("folder", folder, organs, tuple(cases), SplitRule())
+    facts = {key: _stated(folder, key) for key in ("licence", "source")}
+    return SourceDataset(
+        "folder", folder, organs, tuple(cases), SplitRule(), licence=facts["licence"], origin=facts["source"]
+    )
+
+
+def _stated(folder: Path, key: str) -> str:
+    """What the files SOURCE.txt ("key: value" lines) of the folder and its cases say about `key`."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("SOURCE.txt"))]
+    texts += [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*/SOURCE.txt"))]
+    pairs = [line.partition(":") for text in texts for line in text.splitlines()]
+    found = {value.strip(): None for name, _, value in pairs if name.strip() == key and value.strip()}
+    return "; ".join(found) or NOT_STATED
 
 
 def _pairs(folder: Path, organs: OrganSet, table: LabelTable) -> list[SourceCase]:

@@ -18,6 +18,7 @@ from SegMateCore.data.datasets.label_table import LabelTable
 from SegMateCore.data.datasets.organ_names import numbers_by_organ
 from SegMateCore.data.datasets.references import LabelMap, missing_files
 from SegMateCore.data.datasets.source import (
+    NOT_STATED,
     SourceCase,
     SourceDataset,
     must_know_some,
@@ -67,7 +68,15 @@ def find(folder: Path, organs: OrganSet, table: LabelTable | None = None) -> Sou
         )
         for pair in _pairs(folder, document, channel)
     ]
-    return SourceDataset("nnunet", folder, organs, tuple(cases), SplitRule())
+    return SourceDataset(
+        "nnunet",
+        folder,
+        organs,
+        tuple(cases),
+        SplitRule(),
+        licence=str(document.get("licence") or document.get("license") or NOT_STATED),
+        origin=str(document.get("reference") or document.get("name") or folder.name),
+    )
 
 
 def _document(path: Path) -> dict:

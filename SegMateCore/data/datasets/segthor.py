@@ -36,7 +36,15 @@ def find(folder: Path, organs: OrganSet) -> SourceDataset:
         ct, truth = place / f"{place.name}.nii.gz", place / "GT.nii.gz"
         problem = missing_files([ct, truth])
         cases.append(SourceCase(place.name, place.name, ct, LabelMap(truth, numbers), known, None, problem))
-    return SourceDataset("segthor", folder, organs, tuple(cases), SplitRule(shares=SHARES))
+    return SourceDataset(
+        "segthor",
+        folder,
+        organs,
+        tuple(cases),
+        SplitRule(shares=SHARES),
+        licence="see the challenge's terms",
+        origin="SegTHOR, Lambert et al. 2020, arXiv 1912.05950",
+    )
 
 
 def _patients(folder: Path) -> list[Path]:

@@ -16,6 +16,8 @@ from SegMateCore.data.splits import SplitRule
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import OrganSet
 
+NOT_STATED = "not stated"
+
 
 @dataclass(frozen=True)
 class SourceCase:
@@ -42,7 +44,7 @@ class SourceDataset:
 
     kind: "totalsegmentator", ... organs: those of the Store to be. split: the usual one. keeps_empty: whether
     a CT without any organ is to be believed, as where each organ has a mask of its own. notes: what was
-    passed over. patients: the pattern of grouped_by.
+    passed over. patients: the pattern of grouped_by. licence, origin: for the checkpoints trained on it.
     """
 
     kind: str
@@ -53,6 +55,8 @@ class SourceDataset:
     keeps_empty: bool = False
     notes: tuple[str, ...] = ()
     patients: str | None = None
+    licence: str = NOT_STATED
+    origin: str = NOT_STATED
 
     def __post_init__(self):
         if not self.cases:

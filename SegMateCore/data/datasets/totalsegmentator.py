@@ -62,7 +62,17 @@ def find(folder: Path, organs: OrganSet) -> SourceDataset:
     split = SplitRule(PUBLISHED) if published else SplitRule()
     unknown = [organ.name for organ in organs if organ.name not in known]
     notes = (f"not annotated in this data set: {', '.join(unknown)}",) if unknown else ()
-    return SourceDataset("totalsegmentator", folder, organs, tuple(cases), split, True, notes)
+    return SourceDataset(
+        "totalsegmentator",
+        folder,
+        organs,
+        tuple(cases),
+        split,
+        keeps_empty=True,
+        notes=notes,
+        licence="CC BY 4.0",
+        origin="TotalSegmentator, Wasserthal et al. 2023, doi.org/10.1148/ryai.230024",
+    )
 
 
 def structures(organ: Organ) -> tuple[str, ...]:

@@ -259,6 +259,13 @@ class TestFolder:
         assert "nothing can be learnt" in found["nothing"].problem and "gizzard" in found["unknown"].problem
         assert "no ct.nii.gz, labels.nii.gz, organs.json" in found["empty"].problem
 
+    def test_licence_and_origin_are_those_of_the_cases(self, tmp_path):
+        for name, text in (("a", "source: here\nlicence: CC0\n"), ("b", "licence: CC0\n"), ("c", "")):
+            write_case_folder(tmp_path / name)
+            (tmp_path / name / "SOURCE.txt").write_text(text)
+        found = folder.find(tmp_path, NINE)
+        assert (found.licence, found.origin) == ("CC0", "here")
+
     def test_the_table_inside_a_label_map_counts(self, tmp_path):
         """As the package's own results carry it: here the organ is number 1."""
         from dataclasses import replace
