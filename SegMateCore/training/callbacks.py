@@ -23,7 +23,8 @@ METRICS_NAME, CURVES_NAME = "metrics.jsonl", "curves.png"
 
 @dataclass(frozen=True)
 class Event:
-    """kind: "start", "log" (values: the line of metrics.jsonl), "epoch" (the same, with scores) or "end".
+    """kind: "start" (values: owes_epoch, whether the validation of the epoch behind is still to come), "log"
+    (the line of metrics.jsonl), "epoch" (the same, with scores) or "end".
 
     step of steps, epoch: those behind it; folder: of the run.
     """
@@ -45,12 +46,19 @@ class MetricsFile:
     def __call__(self, event: Event) -> None:
         path = event.folder / METRICS_NAME
         if event.kind == "start":
-            kept = [line for line in read_metrics(event.folder) if line["step"] <= event.step]
+            kept = [line for line in read_metrics(event.folder) if _is_behind(line, event)]
             with atomic_write(path) as stream:
                 stream.write("".join(json.dumps(line) + "\n" for line in kept).encode())
         elif event.kind in ("log", "epoch"):
             with open(path, "a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"kind": event.kind, **event.values}) + "\n")
+
+
+def _is_behind(line: dict, start: Event) -> bool:
+    """Whether a line was written before the resume point that a run starts from."""
+    if line["kind"] == "epoch" and start.values.get("owes_epoch"):
+        return line["step"] < start.step
+    return line["step"] <= start.step
 
 
 def read_metrics(folder: Path) -> list[dict]:

@@ -35,6 +35,7 @@ from SegMateCore.training.run_folder import (
     RESUME_NAME,
     check_folder,
     check_same_run,
+    remove_halves,
     write_configuration,
 )
 from SegMateCore.training.schedule import Patience, learning_rate
@@ -148,9 +149,9 @@ class _Run:
         """All steps that are left."""
         options, first = self.recipe.optimisation, self.done
         if self.ranks.is_first:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            remove_halves(self.folder)
             write_configuration(self.folder, self.recipe, self.ranks)
-        self._tell("start", {})
+        self._tell("start", {"owes_epoch": self.owes_epoch})
         self.clock = _Clock(self.seconds, first)
         if self.owes_epoch:
             self._end_epoch()

@@ -61,6 +61,13 @@ def check_same_run(state: dict, recipe: Recipe, earlier: Recipe, fingerprint: li
         )
 
 
+def remove_halves(folder: Path) -> None:
+    """Make the folder, without the half-written files that a killed process left there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob(".*.partial*"):
+        path.unlink(missing_ok=True)
+
+
 def write_configuration(folder: Path, recipe: Recipe, ranks: Ranks) -> None:
     """config.toml and environment.json."""
     with atomic_write(folder / CONFIG_NAME) as stream:

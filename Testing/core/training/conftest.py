@@ -12,3 +12,17 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """The folder of a run of four epochs without an interruption."""
+    torch = pytest.importorskip("torch")
+    from small_runs import data, dropout_recipe
+
+    from SegMateCore.training.loop import train
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("whole")
+    train(dropout_recipe(), data(validated=1), folder)
+    return folder

@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.data.cases import TrainingCase, tissue_of_ct
 from SegMateCore.organs import NINE
 from SegMateCore.segmentation import Segmentation
+from SegMateCore.training.callbacks import read_metrics
 from SegMateCore.training.data import ValidationCase, from_cases
 from SegMateCore.training.recipe_file import read_recipe
 from SegMateCore.volume import Volume
+from SegMateCore.weights_file import WeightsFile
 
 AFFINE = np.diag([3.0, 3.0, 3.0, 1.0])
 HU = {1: -800, 2: -750, 3: 40, 4: 30, 5: 110, 6: 160, 7: 170, 8: 220, 9: -1000}
@@ -64,3 +67,33 @@ def recipe(*overrides, **sections):
         "model_options={encoder=\"test_resnet\", widths=[32, 24, 16, 16, 8]}",
     ]  # fmt: skip
     return replace(read_recipe("demo", [*base, *overrides]), **sections)
+
+
+def dropout_recipe(*overrides):
+    """A SegMate with dropout, and a resume point at every log line: for runs that are interrupted."""
+    return recipe(
+        "model=segmate_resnet10t", 'model_options={encoder="test_resnet", dropout=0.2}',
+        "optimisation.save_minutes=0", *overrides,
+    )  # fmt: skip
+
+
+def same_end(folder, other):
+    """Whether two runs ended alike to the last bit: weights, average, optimiser, scores, patience."""
+    first, second = _resume_tensors(folder), _resume_tensors(other)
+    assert first.keys() == second.keys() and len(first) > 100
+    assert all(np.array_equal(first[key], second[key]) for key in first)
+    for name in ("last.safetensors", "best.safetensors"):
+        one, two = Checkpoint.read(folder / name), Checkpoint.read(other / name)
+        assert one.weights_sha256 == two.weights_sha256
+        assert one.document["metrics"] == two.document["metrics"]
+    kept = ("kind", "step", "loss", "terms", "batch_dice", "rate", "score", "best", "dice")
+    lines = [
+        [{key: line[key] for key in kept if key in line} for line in read_metrics(run)]
+        for run in (folder, other)
+    ]
+    assert lines[0] == lines[1] and len(lines[0]) > 4
+
+
+def _resume_tensors(folder):
+    weights = WeightsFile(folder / "last.resume")
+    return dict(weights.items(weights.keys))

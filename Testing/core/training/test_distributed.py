@@ -1,4 +1,4 @@
-"""Two processes give what one gives: the same weights, with other organs annotated in each; and the same files."""
+"""Two processes give what one gives: the same weights, with other organs annotated in each."""
 
 from __future__ import annotations
 

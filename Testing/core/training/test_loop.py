@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from small_runs import data, recipe  # noqa: E402
+from small_runs import data, dropout_recipe, recipe, same_end  # noqa: E402
 
 from SegMateCore.checkpoint import Checkpoint  # noqa: E402
 from SegMateCore.errors import Cancelled, SegMateError  # noqa: E402
@@ -21,28 +21,6 @@ from SegMateCore.training.recipe import Augmentation  # noqa: E402
 from SegMateCore.training.recipe_file import read_recipe, recipe_from_dict  # noqa: E402
 from SegMateCore.training.resize_gradients import PackedResizeGradients  # noqa: E402
 from SegMateCore.weights_file import WeightsFile  # noqa: E402
-
-
-def resume_tensors(folder):
-    weights = WeightsFile(folder / "last.resume")
-    return dict(weights.items(weights.keys))
-
-
-def same_end(folder, other):
-    """Whether two runs ended alike to the last bit: weights, average, optimiser, scores, patience."""
-    first, second = resume_tensors(folder), resume_tensors(other)
-    assert first.keys() == second.keys() and len(first) > 100
-    assert all(np.array_equal(first[key], second[key]) for key in first)
-    for name in ("last.safetensors", "best.safetensors"):
-        one, two = Checkpoint.read(folder / name), Checkpoint.read(other / name)
-        assert one.weights_sha256 == two.weights_sha256
-        assert one.document["metrics"] == two.document["metrics"]
-    lines = [
-        [{key: line[key] for key in ("kind", "step", "loss", "rate", "score", "best", "dice") if key in line}
-         for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())]
-        for run in (folder, other)
-    ]  # fmt: skip
-    assert lines[0] == lines[1] and len(lines[0]) > 4
 
 
 def stopping_at(step):
@@ -92,34 +70,22 @@ def test_same_seed_same_weights(tmp_path):
     assert first == again != other
 
 
-MODEL = ("model=segmate_resnet10t", "model_options={encoder=\"test_resnet\", dropout=0.2}")
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """Four epochs without an interruption."""
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("whole")
-    train(recipe(*MODEL), data(validated=1), folder)
-    return folder
-
-
 class TestResume:
     """2 + 2 epochs are 4, however the run was interrupted. With dropout, averaging, validation, patience."""
 
 
     def test_after_two_epochs(self, whole, tmp_path):
-        train(recipe(*MODEL), data(validated=1), tmp_path, Control(stop_after_epochs=2))
+        train(dropout_recipe(), data(validated=1), tmp_path, Control(stop_after_epochs=2))
         state = json.loads(WeightsFile(tmp_path / "last.resume").metadata["segmate_resume"])
         assert state["step"] == 6 and state["patience"]["best"] is not None
-        train(recipe(*MODEL), data(validated=1), tmp_path, Control(resume=True))
+        train(dropout_recipe(), data(validated=1), tmp_path, Control(resume=True))
         same_end(whole, tmp_path)
 
     def test_after_a_cancel_in_mid_epoch(self, whole, tmp_path):
         stop = stopping_at(4)
         with pytest.raises(Cancelled, match="after 4 steps"):
-            train(recipe(*MODEL), data(validated=1), tmp_path, stop)
-        train(recipe(*MODEL), data(validated=1), tmp_path, Control(resume=True))
+            train(dropout_recipe(), data(validated=1), tmp_path, stop)
+        train(dropout_recipe(), data(validated=1), tmp_path, Control(resume=True))
         same_end(whole, tmp_path)
 
     def test_after_a_cancel_in_validation(self, whole, tmp_path):
@@ -130,23 +96,23 @@ class TestResume:
             return (tmp_path / "last.resume").exists()  # from the first epoch's end on
 
         with pytest.raises(Cancelled):
-            train(recipe(*MODEL), data(validated=1), tmp_path, Control(cancelled=cancelled))
+            train(dropout_recipe(), data(validated=1), tmp_path, Control(cancelled=cancelled))
         assert not (tmp_path / "last.safetensors").exists()
-        train(recipe(*MODEL), data(validated=1), tmp_path, Control(resume=True))
+        train(dropout_recipe(), data(validated=1), tmp_path, Control(resume=True))
         same_end(whole, tmp_path)
 
     def test_a_finished_run_stays_as_it_is(self, whole):
         before = (whole / "last.safetensors").read_bytes()
-        train(recipe(*MODEL), data(validated=1), whole, Control(resume=True))
+        train(dropout_recipe(), data(validated=1), whole, Control(resume=True))
         assert (whole / "last.safetensors").read_bytes() == before
 
     def test_another_run_is_neither_overwritten_nor_taken_up(self, whole):
         with pytest.raises(SegMateError, match="--resume"):
-            train(recipe(*MODEL), data(validated=1), whole)
+            train(dropout_recipe(), data(validated=1), whole)
         with pytest.raises(SegMateError, match="optimisation.rate"):
-            train(recipe(*MODEL, "optimisation.rate=1"), data(validated=1), whole, Control(resume=True))
+            train(dropout_recipe("optimisation.rate=1"), data(validated=1), whole, Control(resume=True))
         with pytest.raises(SegMateError, match="other cases"):
-            train(recipe(*MODEL), data(3, validated=1), whole, Control(resume=True))
+            train(dropout_recipe(), data(3, validated=1), whole, Control(resume=True))
 
 
 def test_cancel_keeps_the_last_written_checkpoint(tmp_path):
