@@ -45,6 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " first in the table (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
+        "--affine", choices=("sform", "qform"),
+        help="which geometry of a NIfTI file to trust where its two differ (default: refuse such a file)",
+    )  # fmt: skip
+    parser.add_argument(
         "--keep-empty", action="store_true", default=None,
         help="take CTs without a voxel of any organ (default: only totalsegmentator's)",
     )  # fmt: skip
@@ -81,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     from SegMateCore.data.datasets.finding import find_dataset
     from SegMateCore.data.datasets.label_table import LabelTable
     from SegMateCore.data.datasets.organ_names import chosen_organs
+    from SegMateCore.data.datasets.references import Reading
     from SegMateCore.data.prepare import PrepareOptions, prepare
     from SegMateCore.data.splits import chosen_split
 
@@ -89,8 +94,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.patients is not None:
         dataset = dataset.grouped_by(arguments.patients)
     split = chosen_split(dataset.split, arguments.split, arguments.ratio, arguments.folds, arguments.seed)
+    reading = Reading(arguments.overlaps, arguments.affine)
     options = PrepareOptions(
-        _spacing(arguments.spacing), split, arguments.overlaps, arguments.keep_empty, arguments.force
+        _spacing(arguments.spacing), split, reading, arguments.keep_empty, arguments.force
     )
     if not arguments.quiet:
         for text in (f"{len(dataset.cases)} cases, split {split.describe()}", *dataset.notes):

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from SegMateCore.data.datasets.references import REFUSE
+from SegMateCore.data.datasets.references import Reading
 from SegMateCore.data.datasets.source import SourceCase
 from SegMateCore.data.slice_arrays import FAST, SMALL, packed
 from SegMateCore.data.store import file_sha256
@@ -41,14 +41,13 @@ from SegMateCore.volume import Volume
 class CaseChoices:
     """How cases are prepared.
 
-    spacing_mm: (i, j, k), None keeps each CT's own. overlaps: what becomes of a voxel of two organs, see
-    references.py. keep_empty: take cases without a voxel of any organ. force: take volumes that do not look
-    like a CT.
+    spacing_mm: (i, j, k), None keeps each CT's own. keep_empty: take cases without a voxel of any organ.
+    force: take volumes that do not look like a CT.
     """
 
     organs: OrganSet
     spacing_mm: tuple[float, float, float] | None
-    overlaps: str = REFUSE
+    reading: Reading = Reading()
     keep_empty: bool = False
     force: bool = False
 
@@ -96,11 +95,11 @@ def prepare_case(task: CaseTask) -> tuple[dict, bool]:
 def _read(task: CaseTask) -> tuple[Volume, np.ndarray]:
     """The canonical CT, and labels (K, J, I) uint8 on it, 0 or channel + 1."""
     choices = task.choices
-    ct = Volume.read(task.case.ct)
+    ct = Volume.read(task.case.ct, choices.reading.affine_source)
     if not choices.force:
         check_looks_like_ct(ct)
     canonical = ct.canonical()
-    labels = task.case.reference.read(canonical, choices.organs, choices.overlaps)
+    labels = task.case.reference.read(canonical, choices.organs, choices.reading)
     if not choices.keep_empty and not labels.any():
         raise SegMateError(
             f"its labels have no voxel of {', '.join(task.case.annotated)}: leave the case out if they are"
@@ -141,7 +140,11 @@ def _facts(task: CaseTask, ct: Volume, work: _Working) -> dict:
     return {
         "shape": list(work.grid.shape),
         "affine": work.grid.affine.tolist(),
-        "original": {"shape": list(ct.shape), "affine": ct.affine.tolist()},
+        "original": {
+            "shape": list(ct.shape),
+            "affine": ct.affine.tolist(),
+            "affine_source": task.choices.reading.affine_source,
+        },
         "sheared": work.sheared,
         "slices": {organs[c].key: runs_of(counts[:, c] > 0) for c in annotated},
         "voxels": {organs[c].key: int(counts[:, c].sum()) for c in annotated},
@@ -179,7 +182,7 @@ def _fingerprint(task: CaseTask, sources: list[dict]) -> str:
         "format": FORMAT_VERSION,
         "organs": [organ.key for organ in choices.organs],
         "spacing_mm": choices.spacing_mm,
-        "overlaps": choices.overlaps,
+        "reading": asdict(choices.reading),
         "hu_range": HU_RANGE,
         "original": task.keep_original,
         "patient": task.case.patient,

@@ -15,7 +15,7 @@ from os import PathLike
 from pathlib import Path
 
 from SegMateCore.data.case_preparation import CaseChoices, CaseTask, prepare_case
-from SegMateCore.data.datasets.references import OVERLAPS, REFUSE
+from SegMateCore.data.datasets.references import Reading
 from SegMateCore.data.datasets.source import SourceDataset
 from SegMateCore.data.slice_arrays import require_blosc2
 from SegMateCore.data.splits import SplitRule, divide
@@ -38,13 +38,13 @@ class PrepareOptions:
     """What a Store is to be like.
 
     spacing_mm: (i, j, k) of the working grids, None keeps each CT's own. split: None for the dataset's usual
-    one. overlaps: "refuse" or "first". keep_empty: None for the dataset's way. force: take what does not look
-    like a CT.
+    one. reading: of CTs and references. keep_empty: None for the dataset's way. force: take what does not
+    look like a CT.
     """
 
     spacing_mm: tuple[float, float, float] | None = None
     split: SplitRule | None = None
-    overlaps: str = REFUSE
+    reading: Reading = Reading()
     keep_empty: bool | None = None
     force: bool = False
 
@@ -56,8 +56,6 @@ class PrepareOptions:
             )
         if spacing is not None:
             object.__setattr__(self, "spacing_mm", tuple(float(mm) for mm in spacing))
-        if self.overlaps not in OVERLAPS:
-            raise SegMateError(f"overlaps is {self.overlaps!r}, expected one of {', '.join(OVERLAPS)}")
 
 
 @dataclass
@@ -90,7 +88,7 @@ def prepare(
     any work when the Store was prepared otherwise, and when it cannot be written; Cancelled after the cases
     at work.
     """
-    options, folder = options or PrepareOptions(), Path(store).absolute()
+    options, folder = options or PrepareOptions(), Path(store).resolve()
     require_blosc2()
     settings = StoreSettings(
         dataset.kind, dataset.organs, options.spacing_mm, options.split or dataset.split, dataset.patients
@@ -158,7 +156,7 @@ def _tasks(
     dataset: SourceDataset, folder: Path, options: PrepareOptions, parts: dict[str, str | int]
 ) -> list[CaseTask]:
     keep_empty = dataset.keeps_empty if options.keep_empty is None else options.keep_empty
-    choices = CaseChoices(dataset.organs, options.spacing_mm, options.overlaps, keep_empty, options.force)
+    choices = CaseChoices(dataset.organs, options.spacing_mm, options.reading, keep_empty, options.force)
     return [
         # In a Store of folds every patient is validated on once.
         CaseTask(case, dataset.folder, folder, choices, keep_original=parts[case.patient] != "train")

@@ -47,12 +47,13 @@ class CaseGeometry:
     """Where a case lies.
 
     affine: (4, 4) from (i, j, k, 1) of the working grid to RAS mm. original_shape (K, J, I), original_affine:
-    of the CT as it was published.
+    of the CT as it was published. affine_source: which of its two geometries was chosen, None if it has one.
     """
 
     affine: np.ndarray
     original_shape: tuple[int, int, int]
     original_affine: np.ndarray
+    affine_source: str | None = None
 
     @property
     def voxel_ml(self) -> float:
@@ -124,7 +125,7 @@ class StoreCase:
             raise SegMateError(f"{self.name}: its CT {path} is not there any more: {advice}")
         if file_sha256(path) != entry.sha256:
             raise SegMateError(f"{self.name}: its CT {path} has changed since it was prepared: {advice}")
-        return Volume.read(path)
+        return Volume.read(path, self.geometry.affine_source)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,10 +144,10 @@ class Store:
 
         Raises SegMateError for another format version, and when files of a case are missing or cut short.
         """
-        folder = Path(path)
+        folder = Path(path).resolve()
         index = StoreIndex.read(folder)
         try:
-            cases = tuple(case_from_row(row, index, folder) for row in index.rows)
+            cases = tuple(_case(row, index, folder) for row in index.rows)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise SegMateError(
                 f"{folder}: a case in the index is not whole ({error!r}): prepare it again"
@@ -211,7 +212,7 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def case_from_row(row: dict, index: StoreIndex, folder: Path) -> StoreCase:
+def _case(row: dict, index: StoreIndex, folder: Path) -> StoreCase:
     """The value for a row of the index of the Store in `folder`."""
     organs = index.settings.organs
     annotated = {organs.index(key) for key in row["annotated"]}
@@ -230,7 +231,10 @@ def case_from_row(row: dict, index: StoreIndex, folder: Path) -> StoreCase:
         voxels=tuple(int(row["voxels"].get(organ.key, 0)) for organ in organs),
         source=tuple(SourceFile(entry["path"], entry["sha256"]) for entry in row["source"]),
         geometry=CaseGeometry(
-            np.array(row["affine"]), tuple(original["shape"]), np.array(original["affine"])
+            np.array(row["affine"]),
+            tuple(original["shape"]),
+            np.array(original["affine"]),
+            original["affine_source"],
         ),
         warnings=tuple(row["warnings"]),
         organs=organs,

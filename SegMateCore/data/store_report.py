@@ -15,7 +15,7 @@ from SegMateCore.data.splits import PARTS
 from SegMateCore.data.store import Store, StoreCase, file_sha256
 from SegMateCore.data.store_index import HU_FILE, LABELS_FILE, ORIGINAL_CT_FILE, ORIGINAL_LABELS_FILE
 
-# What files are called in reports, and bytes per voxel without compression.
+# What files are called in reports.
 FILE_KINDS = {
     HU_FILE: "HU on the working grid",
     LABELS_FILE: "labels on the working grid",
@@ -81,6 +81,14 @@ def organ_balance(store: Store) -> list[OrganBalance]:
     return rows
 
 
+def same_cts(store: Store) -> list[list[str]]:
+    """The names of cases whose CTs are the same file, byte for byte, under several names."""
+    by_hash: dict[str, list[str]] = {}
+    for case in store.cases:
+        by_hash.setdefault(case.source[0].sha256, []).append(f"{case.name} ({part_name(case)})")
+    return [names for names in by_hash.values() if len(names) > 1]
+
+
 def summary(store: Store) -> dict:
     """All of it, JSON-able."""
     settings = store.index.settings
@@ -99,6 +107,7 @@ def summary(store: Store) -> dict:
         "bytes": bytes_per_kind(store),
         "organs": [asdict(row) for row in organ_balance(store)],
         "left_out": [{"name": name, "reason": reason} for name, reason in store.left_out],
+        "same_ct": same_cts(store),
         "warnings": {case.name: list(case.warnings) for case in store.cases if case.warnings},
     }
 

@@ -20,6 +20,26 @@ from SegMateCore.volume import Volume
 
 # What becomes of a voxel of two organs.
 REFUSE, FIRST = OVERLAPS = ("refuse", "first")
+AFFINE_SOURCES = (None, "sform", "qform")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files are read.
+
+    overlaps: what becomes of a voxel of two organs: "refuse" the case, or give it to the "first" of the
+    table. affine_source: "sform" or "qform" decides where a NIfTI header gives two geometries or none.
+    """
+
+    overlaps: str = REFUSE
+    affine_source: str | None = None
+
+    def __post_init__(self):
+        if self.overlaps not in OVERLAPS:
+            raise SegMateError(f"overlaps is {self.overlaps!r}, expected one of {', '.join(OVERLAPS)}")
+        if self.affine_source not in AFFINE_SOURCES:
+            known = ", ".join(map(repr, AFFINE_SOURCES))
+            raise SegMateError(f"affine_source is {self.affine_source!r}, expected one of {known}")
 
 
 class Reference(Protocol):
@@ -29,7 +49,7 @@ class Reference(Protocol):
 
     def meaning(self) -> dict: ...
 
-    def read(self, ct: Volume, organs: OrganSet, overlaps: str) -> np.ndarray: ...
+    def read(self, ct: Volume, organs: OrganSet, reading: Reading) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -49,9 +69,9 @@ class LabelMap:
     def meaning(self) -> dict:
         return {"numbers": {name: list(values) for name, values in self.numbers}}
 
-    def read(self, ct: Volume, organs: OrganSet, overlaps: str) -> np.ndarray:
+    def read(self, ct: Volume, organs: OrganSet, reading: Reading) -> np.ndarray:
         """Labels on the grid of `ct`, canonical. Raises SegMateError, see the module."""
-        voxels = _read_on_grid(self.path, ct)
+        voxels = _read_on_grid(self.path, ct, reading)
         largest = max(max(values) for _, values in self.numbers)
         channel_of = np.zeros(largest + 2, np.uint8)
         for name, values in self.numbers:
@@ -82,18 +102,18 @@ class Masks:
     def meaning(self) -> dict:
         return {"masks": {name: [path.name for path in paths] for name, paths in self.parts}}
 
-    def read(self, ct: Volume, organs: OrganSet, overlaps: str) -> np.ndarray:
-        """Labels on the grid of `ct`, canonical; overlaps: "refuse" or "first" (of the table gets the voxel).
+    def read(self, ct: Volume, organs: OrganSet, reading: Reading) -> np.ndarray:
+        """Labels on the grid of `ct`, canonical. Raises SegMateError, see the module.
 
-        Raises SegMateError, see the module. One mask is in memory at a time.
+        One mask is in memory at a time.
         """
         labels = np.zeros(ct.shape, np.uint8)
         shared: dict[tuple[int, int], int] = {}
         for name, paths in sorted(self.parts, key=lambda part: organs.index(part[0])):
             channel = organs.index(name)
             for path in paths:
-                _add_mask(_read_on_grid(path, ct), path, channel, labels, shared)
-        if shared and overlaps == REFUSE:
+                _add_mask(_read_on_grid(path, ct, reading), path, channel, labels, shared)
+        if shared and reading.overlaps == REFUSE:
             raise SegMateError(_overlap_text(shared, organs))
         return labels
 
@@ -128,9 +148,9 @@ def _overlap_text(shared: dict[tuple[int, int], int], organs: OrganSet) -> str:
     return f"{pairs}: mend the masks, or give such voxels to the first of the two with --overlaps first"
 
 
-def _read_on_grid(path: Path, ct: Volume) -> np.ndarray:
+def _read_on_grid(path: Path, ct: Volume, reading: Reading) -> np.ndarray:
     """The voxels of a reference in canonical order. Raises SegMateError when it is not on the CT's grid."""
-    reference = Volume.read(path).canonical()
+    reference = Volume.read(path, reading.affine_source).canonical()
     if not reference.same_grid(ct):
         raise SegMateError(
             f"{path} lies on another grid than its CT ({_grid_text(reference)}; the CT: {_grid_text(ct)}):"

@@ -20,7 +20,7 @@ from SegMateCore.data.datasets import amos22, folder, nnunet, segthor, totalsegm
 from SegMateCore.data.datasets.finding import KINDS, find_dataset
 from SegMateCore.data.datasets.label_table import LabelTable
 from SegMateCore.data.datasets.organ_names import chosen_organs, known_organs, numbers_by_organ
-from SegMateCore.data.datasets.references import FIRST, REFUSE, LabelMap, Masks
+from SegMateCore.data.datasets.references import FIRST, LabelMap, Masks, Reading
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import NINE
 
@@ -30,8 +30,8 @@ def channels(labels: np.ndarray) -> np.ndarray:
     return small_volume().with_voxels(labels).canonical().voxels
 
 
-def read(case, organs=NINE, overlaps=REFUSE) -> np.ndarray:
-    return case.reference.read(small_volume().canonical(), organs, overlaps)
+def read(case, organs=NINE) -> np.ndarray:
+    return case.reference.read(small_volume().canonical(), organs, Reading())
 
 
 class TestTotalSegmentator:
@@ -323,14 +323,14 @@ class TestReferences:
         masks = Masks((("right kidney", (mask("k", kidney),)), ("liver", (mask("l", liver),))))
         ct = small_volume().canonical()
         with pytest.raises(SegMateError, match="16 voxels are both liver and right kidney.*--overlaps first"):
-            masks.read(ct, NINE, REFUSE)
-        labels = masks.read(ct, NINE, FIRST)
+            masks.read(ct, NINE, Reading())
+        labels = masks.read(ct, NINE, Reading(FIRST))
         assert (labels == 5).sum() == 48 and (labels == 7).sum() == 32
 
     def test_a_mask_with_several_values(self, mask):
         with pytest.raises(SegMateError, match=r"l\.nii\.gz has the values 0, 1, 2"):
             Masks((("liver", (mask("l", np.arange(np.prod(SHAPE)).reshape(SHAPE) % 3),)),)).read(
-                small_volume().canonical(), NINE, REFUSE
+                small_volume().canonical(), NINE, Reading()
             )
 
     def test_another_grid_is_refused_and_another_order_is_not(self, mask):
@@ -339,24 +339,24 @@ class TestReferences:
         elsewhere = small_volume(affine=np.diag([-2.0, -2.0, 3.5, 1.0]))
         numbers = (("liver", (5,)),)
         with pytest.raises(SegMateError, match=r"far\.nii\.gz lies on another grid.*3\.5 mm.*resample"):
-            LabelMap(mask("far", voxels, elsewhere), numbers).read(ct, NINE, REFUSE)
+            LabelMap(mask("far", voxels, elsewhere), numbers).read(ct, NINE, Reading())
         turned = small_volume().with_voxels(voxels).canonical()
         path = mask("turned", voxels)
         turned.write(path)
-        assert np.array_equal(LabelMap(path, numbers).read(ct, NINE, REFUSE) == 5, turned.voxels == 5)
+        assert np.array_equal(LabelMap(path, numbers).read(ct, NINE, Reading()) == 5, turned.voxels == 5)
 
     def test_fractions_and_negative_values_are_no_labels(self, tmp_path):
         for name, value in (("half", 0.5), ("minus", -1)):
             path = tmp_path / f"{name}.nii.gz"
             small_volume().with_voxels(np.full(SHAPE, value, np.float32)).write(path)
             with pytest.raises(SegMateError, match="expected a label map"):
-                LabelMap(path, (("liver", (5,)),)).read(small_volume().canonical(), NINE, REFUSE)
+                LabelMap(path, (("liver", (5,)),)).read(small_volume().canonical(), NINE, Reading())
 
     def test_large_numbers_are_background(self, tmp_path):
         path = tmp_path / "l.nii.gz"
         voxels = np.where(block_labels() == 5, np.float32(40000), block_labels())
         small_volume().with_voxels(voxels).write(path)
-        labels = LabelMap(path, (("aorta", (8,)),)).read(small_volume().canonical(), NINE, REFUSE)
+        labels = LabelMap(path, (("aorta", (8,)),)).read(small_volume().canonical(), NINE, Reading())
         assert set(np.unique(labels)) == {0, 8}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from small_datasets import (
 
 from SegMateCore.data import layouts
 from SegMateCore.data.datasets.finding import find_dataset
+from SegMateCore.data.datasets.references import Reading
 from SegMateCore.data.phantom import make_phantom
 from SegMateCore.data.prepare import PrepareOptions, prepare
 from SegMateCore.data.splits import SplitRule
@@ -330,8 +332,24 @@ class TestBrokenCases:
         dataset = find_dataset("totalsegmentator", tmp_path / "source")
         report = prepare(dataset, tmp_path / "store")
         assert report.made == ["s0000"] and "both liver and aorta" in report.left_out[0][1]
-        report = prepare(dataset, tmp_path / "store", PrepareOptions(overlaps="first"))
+        report = prepare(dataset, tmp_path / "store", PrepareOptions(reading=Reading("first")))
         assert "s0001" in report.made and Store.open(tmp_path / "store").left_out == ()
+
+    def test_two_geometries_in_one_header(self, source, tmp_path):
+        import nibabel
+
+        write_case_folder(source / "odd")
+        for path in (source / "odd" / "ct.nii.gz", source / "odd" / "labels.nii.gz"):
+            image = nibabel.Nifti1Image.from_bytes(gzip.decompress(path.read_bytes()))
+            elsewhere = image.affine.copy()
+            elsewhere[2, 3] += 9
+            image.set_sform(elsewhere, 1)
+            nibabel.save(image, path)
+        assert "--affine" in self.left_out(source, tmp_path)
+        options = PrepareOptions(reading=Reading(affine_source="qform"), split=SplitRule(shares=(1, 0, 0)))
+        prepare(find_dataset("folder", source), tmp_path / "chosen", options)
+        case = Store.open(tmp_path / "chosen").cases[2]
+        assert not case.keeps_original and np.allclose(case.original()[0].affine, small_volume().affine)
 
     def test_mirrored_anatomy_is_noted_and_kept(self, tmp_path):
         place = tmp_path / "source" / "case"
@@ -344,7 +362,10 @@ class TestBrokenCases:
         assert "left kidney lies on the right" in case.warnings[0]
 
 
-@pytest.mark.parametrize("wrong", [{"spacing_mm": (0, 1, 1)}, {"spacing_mm": (1, 1)}, {"overlaps": "last"}])
+@pytest.mark.parametrize("wrong", [{"spacing_mm": (0, 1, 1)}, {"spacing_mm": (1, 1)}])
 def test_impossible_options(wrong):
     with pytest.raises(SegMateError, match="expected"):
         PrepareOptions(**wrong)
+    for reading in ({"overlaps": "last"}, {"affine_source": "both"}):
+        with pytest.raises(SegMateError, match="expected one of"):
+            Reading(**reading)

@@ -209,6 +209,12 @@ class TestStoreInfo:
         assert main(["store", "info", str(store), "--check"]) == 1
         assert "case_01/hu.b2nd is damaged" in capsys.readouterr().err
 
+    def test_one_ct_under_two_names(self, store, source, capsys):
+        write_case_folder(source / "case_09", 0)
+        assert prepare("folder", source, store, "--ratio", "3", "1", "1") == 1
+        assert main(["store", "info", str(store)]) == 0
+        assert "the same CT: case_00 (" in capsys.readouterr().out
+
     def test_sheet(self, store, tmp_path, capsys):
         path = tmp_path / "sheet.png"
         assert main(["store", "info", str(store), "--sheet", str(path)]) == 0
