@@ -96,9 +96,12 @@ class MemorySource(Source):
 
 
 class StoreSource(Source):
-    """A case of a Store. Holds facts only; slices are read from disk when asked for, in any thread."""
+    """A case of a Store. Holds facts only; slices are read from disk when asked for, in any thread.
 
-    def __init__(self, case: StoreCase, organs: OrganSet):
+    organs: of the run; terms: "licence" and "source" of the Store's data.
+    """
+
+    def __init__(self, case: StoreCase, organs: OrganSet, terms: dict[str, str]):
         self.case = case
         self.name, self.group, self.shape = case.name, case.dataset, case.shape
         channels = [organs.index(organ.name) for organ in case.organs]
@@ -119,6 +122,7 @@ class StoreSource(Source):
         self._paintable = organs.names[: len(NINE)] == NINE.names
         self.facts = {
             "dataset": case.dataset,
+            **terms,
             "annotated": [organ.name for organ, known in zip(organs, self.annotated) if known],
             "ct_sha256": case.source[0].sha256 if case.source else None,
         }

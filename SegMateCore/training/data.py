@@ -77,6 +77,8 @@ def from_stores(
     for store in stores:
         _check(store, preprocessing)
     tables = [*([organs] if organs else []), *([NINE] if cases else []), *(store.organs for store in stores)]
+    if not stores and not cases:
+        raise SegMateError("no training cases, expected a Store, an annotated CT or phantoms")
     table = united_organs(tables)
     if cases and table.names[: len(NINE)] != NINE.names:
         raise SegMateError("case folders and phantoms have the nine organs, the checkpoint other ones first")
@@ -84,7 +86,8 @@ def from_stores(
     validation = []
     for store in stores:
         own_fold = fold if store.folds is not None else None
-        sources += [StoreSource(case, table) for case in store.split("train", own_fold)]
+        terms = {"licence": store.licence, "source": store.origin}
+        sources += [StoreSource(case, table, terms) for case in store.split("train", own_fold)]
         validation += [validation_case(case) for case in store.split("val", own_fold)]
     return TrainingData(table, tuple(sources), tuple(validation))
 

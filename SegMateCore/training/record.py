@@ -97,10 +97,14 @@ def _licences(sources: Sequence[Source], model: nn.Module, ancestors: dict[str, 
         if source.group != "phantom" and "dataset" not in source.facts:
             licence, origin = (source.facts.get(key, "not stated") for key in ("licence", "source"))
             found.append({"what": f"training CT {source.name}", "licence": licence, "source": origin})
-    counts = Counter(source.facts["dataset"] for source in sources if "dataset" in source.facts)
-    for dataset, count in counts.items():
+    counts = Counter(
+        (facts["dataset"], facts["licence"], facts["source"])
+        for facts in (source.facts for source in sources)
+        if "dataset" in facts
+    )
+    for (dataset, licence, origin), count in counts.items():
         what = f"{count} training CTs of the data set {dataset}"
-        found.append({"what": what, "licence": "see the data set's own terms", "source": dataset})
+        found.append({"what": what, "licence": licence, "source": origin})
     if model.pretrained:
         found.append(model.pretrained)
     for checkpoint in ancestors.values():

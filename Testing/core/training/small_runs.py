@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
+import json
 
 import numpy as np
 
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.data.cases import TrainingCase, tissue_of_ct
+from SegMateCore.data.datasets.folder import find as find_cases
+from SegMateCore.data.prepare import PrepareOptions, prepare
+from SegMateCore.data.splits import SplitRule
 from SegMateCore.organs import NINE
 from SegMateCore.segmentation import Segmentation
 from SegMateCore.training.callbacks import read_metrics
@@ -66,7 +70,7 @@ def recipe(*overrides, **sections):
         "sampling.rows=64", "sampling.columns=64", "sampling.chunk_slices=4", "sampling.pool_chunks=6",
         "model_options={encoder=\"test_resnet\", widths=[32, 24, 16, 16, 8]}",
     ]  # fmt: skip
-    return replace(read_recipe("demo", [*base, *overrides]), **sections)
+    return dataclasses.replace(read_recipe("demo", [*base, *overrides]), **sections)
 
 
 def dropout_recipe(*overrides):
@@ -97,3 +101,29 @@ def same_end(folder, other):
 def _resume_tensors(folder):
     weights = WeightsFile(folder / "last.resume")
     return dict(weights.items(weights.keys))
+
+
+def write_cases(folder, seeds, annotated=None, hu_shift=0):
+    """Case folders of blocks; annotated: labels, None for all. Labels of other organs are left out."""
+    for seed in seeds:
+        hu, labels = blocks(seed)
+        known = [organ for organ in NINE if annotated is None or organ.label in annotated]
+        labels = np.where(np.isin(labels, [organ.label for organ in known]), labels, 0).astype(np.uint8)
+        place = folder / f"case_{seed:03d}"
+        place.mkdir(parents=True)
+        Volume(np.where(hu > -500, hu + hu_shift, hu).astype(np.int16), AFFINE).write(place / "ct.nii.gz")
+        Volume(labels, AFFINE).write(place / "labels.nii.gz")
+        (place / "organs.json").write_text(json.dumps({"annotated": [organ.key for organ in known]}))
+    return folder
+
+
+def make_store(folder, seeds, annotated=None, organs=NINE, spacing_mm=(3.0, 3.0, 3.0)):
+    """A Store of blocks, two thirds to train on, one third to validate on."""
+    source = write_cases(folder / "source", seeds, annotated)
+    rule = SplitRule(shares=(2, 1, 0))
+    prepare(
+        dataclasses.replace(find_cases(source, organs), split=rule),
+        folder / "store",
+        PrepareOptions(spacing_mm=spacing_mm),
+    )
+    return folder / "store"

@@ -26,8 +26,9 @@ def test_data_sets_are_named_once_and_single_cts_each():
     def source(name, **facts):
         return SimpleNamespace(name=name, group="g", facts=facts)
 
-    sources = [source("a", dataset="amos22"), source("b", dataset="amos22"), source("c", licence="CC BY 4.0")]
+    amos = {"dataset": "amos22", "licence": "CC BY 4.0", "source": "Zenodo"}
+    sources = [source("a", **amos), source("b", **amos), source("c", licence="CC0")]
     model = SimpleNamespace(options={}, pretrained=None)
     licences = checkpoint_document(read_recipe("demo"), model, sources, NINE, 1)["licences"]
     assert [entry["what"] for entry in licences] == ["training CT c", "2 training CTs of the data set amos22"]
-    assert licences[0]["licence"] == "CC BY 4.0"
+    assert [entry["licence"] for entry in licences] == ["CC0", "CC BY 4.0"]
