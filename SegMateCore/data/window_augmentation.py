@@ -36,19 +36,20 @@ class WindowAugmenter:
 
     def __call__(self, windows: Windows, generator: torch.Generator) -> Windows:
         """(hu, labels, annotated) -> the same, varied; the tensors given are not changed."""
-        hu, labels, annotated = windows
-        hu, labels = self._bent(hu, labels, generator)
-        hu, labels, annotated = self._flipped(hu, labels, annotated, generator)
-        return self._spoilt(hu, generator), labels, annotated
+        hu, labels, annotated = (tensor.clone() for tensor in windows)
+        self._bend(hu, labels, generator)
+        self._flip(hu, labels, annotated, generator)
+        self._spoil(hu, generator)
+        return hu, labels, annotated
 
-    def _bent(self, hu: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _bend(self, hu: Tensor, labels: Tensor, generator: torch.Generator) -> None:
         """Affine and elastic in one resampling: HU linear, labels nearest, air around the image."""
         options, (batch, _, height, width) = self.options, hu.shape
         affine = _chosen(options.affine, batch, generator)
         elastic = _chosen(options.elastic, batch, generator)
         rows = torch.nonzero(affine | elastic).flatten()
         if len(rows) == 0:
-            return hu, labels
+            return
         matrices = self._matrices(affine[rows], height / width, generator)
         grid = functional.affine_grid(matrices, [len(rows), 1, height, width], align_corners=False)
         if bool(elastic.any()):
@@ -64,10 +65,8 @@ class WindowAugmenter:
             padding_mode="zeros",
             align_corners=False,
         )
-        hu, labels = hu.clone(), labels.clone()
-        hu[rows] = image + AIR_HU
-        labels[rows] = numbers[:, 0].round().to(labels.dtype)
-        return hu, labels
+        hu[rows] = image.add_(AIR_HU)
+        labels[rows] = numbers[:, 0].to(labels.dtype)
 
     def _matrices(self, chosen: Tensor, aspect: float, generator: torch.Generator) -> Tensor:
         """(N, 2, 3) from output to input in grid_sample's units; the identity where not chosen."""
@@ -93,34 +92,28 @@ class WindowAugmenter:
         units = coarse.new_tensor([2 / size[1], 2 / size[0]])[None, :, None, None] * self.options.elastic_px
         return functional.interpolate(coarse * units, size=size, mode="bilinear", align_corners=True)
 
-    def _flipped(
-        self, hu: Tensor, labels: Tensor, annotated: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        batch = len(hu)
-        mirrored = _chosen(self.options.mirror, batch, generator)
-        turned = _chosen(self.options.turn_over, batch, generator)
-        renamed = torch.tensor(
-            [0, *(partner + 1 for partner in self.partners)], dtype=labels.dtype, device=labels.device
-        )
-        swapped = renamed[labels.flip(2).long()]
-        hu = torch.where(mirrored[:, None, None, None], hu.flip(3), hu)
-        labels = torch.where(mirrored[:, None, None], swapped, labels)
-        annotated = torch.where(mirrored[:, None], annotated[:, list(self.partners)], annotated)
-        if bool(turned.any()):
-            hu = torch.where(turned[:, None, None, None], hu.flip(2), hu)
-            labels = torch.where(turned[:, None, None], labels.flip(1), labels)
-        return hu, labels, annotated
+    def _flip(self, hu: Tensor, labels: Tensor, annotated: Tensor, generator: torch.Generator) -> None:
+        rows = torch.nonzero(_chosen(self.options.mirror, len(hu), generator)).flatten()
+        if len(rows):
+            partners = torch.tensor([0, *(partner + 1 for partner in self.partners)], device=hu.device)
+            renamed = partners.to(labels.dtype)[labels[rows].int()]
+            hu[rows], labels[rows] = hu[rows].flip(3), renamed.flip(2)
+            annotated[rows] = annotated[rows][:, list(self.partners)]
+        rows = torch.nonzero(_chosen(self.options.turn_over, len(hu), generator)).flatten()
+        if len(rows):
+            hu[rows], labels[rows] = hu[rows].flip(2), labels[rows].flip(1)
 
-    def _spoilt(self, hu: Tensor, generator: torch.Generator) -> Tensor:
+    def _spoil(self, hu: Tensor, generator: torch.Generator) -> None:
         options, batch, device = self.options, len(hu), hu.device
 
         def uniform(low: float, high: float, count: int = batch) -> Tensor:
             return low + (high - low) * torch.rand(count, generator=generator, device=device)
 
-        chosen = _chosen(options.intensity, batch, generator)
-        gain = 1 + (uniform(-CONTRAST, CONTRAST) * chosen)[:, None, None, None]
-        offset = (uniform(-BRIGHTNESS_HU, BRIGHTNESS_HU) * chosen)[:, None, None, None]
-        hu = hu * gain + offset
+        rows = torch.nonzero(_chosen(options.intensity, batch, generator)).flatten()
+        if len(rows):
+            gain = 1 + uniform(-CONTRAST, CONTRAST, len(rows))[:, None, None, None]
+            offset = uniform(-BRIGHTNESS_HU, BRIGHTNESS_HU, len(rows))[:, None, None, None]
+            hu[rows] = hu[rows] * gain + offset
         rows = torch.nonzero(_chosen(options.low_resolution, batch, generator)).flatten()
         if len(rows):
             factor = float(uniform(*LOW_RESOLUTION, count=1))
@@ -133,7 +126,6 @@ class WindowAugmenter:
             strength = uniform(0, options.noise_hu, len(rows))[:, None, None, None]
             grain = torch.randn(hu[rows].shape, generator=generator, device=device)
             hu[rows] = hu[rows] + grain * strength
-        return hu
 
 
 def _chosen(share: float, count: int, generator: torch.Generator) -> Tensor:
