@@ -86,11 +86,22 @@ def _tile(case: StoreCase) -> Image.Image:
     tile = Image.new("RGB", (TILE_PX, picture.height + CAPTION_PX), BACKGROUND)
     tile.paste(picture, ((TILE_PX - picture.width) // 2, 0))
     draw = ImageDraw.Draw(tile)
-    draw.text((2, picture.height + 4), fitting(case.name, font_of(17), TILE_PX - 4), TEXT, font_of(17))
+    _name(draw, case.name, picture.height + 3)
     organs = int((np.array(case.voxels) > 0).sum())
     facts = f"{part_name(case)}, slice {k} of {case.shape[0]}, {organs} organs"
     draw.text((2, picture.height + 26), fitting(facts, font_of(14), TILE_PX - 4), FAINT, font_of(14))
     return tile
+
+
+def _name(draw: ImageDraw.ImageDraw, name: str, top: int) -> None:
+    """The name in one line, or small in two where it is long: names often differ in their middle."""
+    room = TILE_PX - 4
+    if font_of(17).getlength(name) <= room:
+        draw.text((2, top), name, TEXT, font_of(17))
+        return
+    small, half = font_of(11), -(-len(name) // 2)
+    for number, part in enumerate((name[:half], name[half:])):
+        draw.text((2, top - 1 + 11 * number), fitting(part, small, room), TEXT, small)
 
 
 def _legend(draw: ImageDraw.ImageDraw, organs: OrganSet, corner: tuple[int, int], columns: int) -> None:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from random_grids import STORAGES, stored_as
 from small_datasets import (
     block_labels,
     small_volume,
@@ -53,6 +56,7 @@ class TestLayouts:
         "segthor": layouts.write_segthor,
         "amos22": layouts.write_amos22,
         "nnunet": layouts.write_nnunet,
+        "decathlon": layouts.write_decathlon,
     }
     ANNOTATED = {
         "segthor": {"esophagus", "aorta", "trachea"},
@@ -62,6 +66,7 @@ class TestLayouts:
     @pytest.mark.parametrize("kind", WRITERS)
     def test_the_store_holds_the_phantoms_truth(self, tmp_path, phantoms, kind):
         self.WRITERS[kind](tmp_path / "source", phantoms)
+        kind = kind.replace("decathlon", "nnunet")
         report = prepare(find_dataset(kind, tmp_path / "source"), tmp_path / "store")
         assert len(report.made) == 2 and not report.left_out
         known = self.ANNOTATED.get(kind, set(NINE.names))
@@ -87,6 +92,26 @@ class TestLayouts:
 
 
 class TestGrids:
+    @given(storage=st.sampled_from(STORAGES), labels_storage=st.sampled_from(STORAGES))
+    @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    def test_the_way_of_storing_changes_no_byte(self, tmp_path_factory, storage, labels_storage):
+        """The same anatomy with its axes in any order and direction, labels differently from the CT."""
+        volume = small_volume(affine=np.diag([2.0, 2.5, 3.0, 1.0]))
+        labels = volume.with_voxels(block_labels())
+        files = []
+        for how, labels_how in ((STORAGES[0], STORAGES[0]), (storage, labels_storage)):
+            folder = tmp_path_factory.mktemp("any")
+            write_case_folder(folder / "source" / "case")
+            stored_as(volume, *how).write(folder / "source" / "case" / "ct.nii.gz")
+            stored_as(labels, *labels_how).write(folder / "source" / "case" / "labels.nii.gz")
+            options = PrepareOptions((3, 3, 4))
+            prepare(find_dataset("folder", folder / "source"), folder / "store", options)
+            place = folder / "store" / "cases" / "case"
+            files.append([(place / name).read_bytes() for name in ("hu.b2nd", "labels.b2nd")])
+            (case,) = Store.open(folder / "store").cases
+            assert np.array_equal(case.original()[1].labels, stored_as(labels, *how).voxels)
+        assert files[0] == files[1]
+
     def test_the_spacing_is_that_of_predict(self, tmp_path):
         write_case_folders(tmp_path / "source", 1)
         options = PrepareOptions((4, 4, 3))

@@ -53,6 +53,13 @@ class TestPrepare:
         assert "0 prepared, 4 unchanged" in capsys.readouterr().out
         assert Store.open(store).spacing_mm == (4.0, 4.0, 4.0)
 
+    def test_from_phantoms(self, tmp_path, capsys):
+        words = ["phantom", str(tmp_path / "torsos"), "--spacing", "10", "--quiet"]
+        assert main(words) == 0
+        assert prepare("folder", tmp_path / "torsos", tmp_path / "store", "--workers", "0") == 0
+        (case,) = Store.open(tmp_path / "store").cases
+        assert all(case.annotated) and all(case.voxels) and not case.warnings
+
     def test_broken_cases_are_named_and_the_exit_code_is_1(self, source, tmp_path, capsys):
         (source / "case_01" / "labels.nii.gz").unlink()
         assert prepare("folder", source, tmp_path / "store") == 1

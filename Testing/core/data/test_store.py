@@ -6,7 +6,7 @@ import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 
 import numpy as np
 import pytest
@@ -122,8 +122,9 @@ class TestCases:
         assert [_sum_of_slices(case) for case in pickle.loads(pickle.dumps(cases))] == expected
         with ThreadPoolExecutor(4) as threads:
             assert list(threads.map(_sum_of_slices, cases * 5)) == expected * 5
-        with get_context("spawn").Pool(1) as pool:
-            assert pool.map(_sum_of_slices, cases) == expected
+        for method in {"spawn", "fork"} & set(get_all_start_methods()):
+            with get_context(method).Pool(1) as pool:
+                assert pool.map(_sum_of_slices, cases) == expected
 
 
 class TestSplit:
