@@ -20,6 +20,7 @@ from SegMateCore.data.datasets.source import SourceDataset
 from SegMateCore.data.slice_arrays import require_blosc2
 from SegMateCore.data.splits import SplitRule, divide
 from SegMateCore.data.store_index import CASES_FOLDER, INDEX_NAME, StoreIndex, StoreSettings
+from SegMateCore.data.store_lock import LOCK_NAME, only_here
 from SegMateCore.data.store_writer import (
     StoreWriteError,
     finished_row,
@@ -89,38 +90,47 @@ def prepare(
     at work.
     """
     options, folder = options or PrepareOptions(), Path(store).resolve()
+    if workers < 0:
+        raise SegMateError(f"there are {workers} workers, expected 0 or more")
     require_blosc2()
     settings = StoreSettings(
         dataset.kind, dataset.organs, options.spacing_mm, options.split or dataset.split, dataset.patients
     )
+    # Whatever is to be refused is refused before the folder is made; what counts is read under the lock.
+    _planned(dataset, settings, folder)
+    report = PrepareReport()
+    with only_here(folder):
+        index, is_new = _planned(dataset, settings, folder)
+        if is_new:
+            write_index(folder, index)
+        remove_unfinished(folder)
+        try:
+            _work_through(_tasks(dataset, folder, options, index.parts), workers, report, progress, cancelled)
+        except BaseException:
+            remove_unfinished(folder)
+            # What stopped the work matters more than that the index cannot be written either.
+            with suppress(SegMateError):
+                write_index(folder, _with_cases(index, folder, report, complete=False))
+            raise
+        write_index(folder, _with_cases(index, folder, report, complete=True))
+    return report
+
+
+def _planned(dataset: SourceDataset, settings: StoreSettings, folder: Path) -> tuple[StoreIndex, bool]:
+    """The index before the work, and whether it says what is not on disk yet. Raises SegMateError."""
     earlier = _earlier(folder, settings, dataset)
     parts = divide(dataset.published_parts(), settings.split, None if earlier is None else earlier.parts)
-    rows = () if earlier is None else earlier.rows
     index = StoreIndex(
-        settings,
-        dataset.folder,
-        dataset.licence,
-        dataset.origin,
-        parts,
+        settings=settings,
+        source=dataset.folder,
+        licence=dataset.licence,
+        origin=dataset.origin,
+        parts=parts,
         complete=False,
         left_out=(),
-        rows=rows,
+        rows=() if earlier is None else earlier.rows,
     )
-    if earlier is None or earlier.parts != parts:
-        write_index(folder, index)
-    remove_unfinished(folder)
-    tasks = _tasks(dataset, folder, options, parts)
-    report = PrepareReport()
-    try:
-        _work_through(tasks, workers, report, progress, cancelled)
-    except BaseException:
-        remove_unfinished(folder)
-        # What stopped the work matters more than that the index cannot be written either.
-        with suppress(SegMateError):
-            write_index(folder, _with_cases(index, folder, report, complete=False))
-        raise
-    write_index(folder, _with_cases(index, folder, report, complete=True))
-    return report
+    return index, earlier is None or earlier.parts != parts
 
 
 def _earlier(folder: Path, settings: StoreSettings, dataset: SourceDataset) -> StoreIndex | None:
@@ -130,7 +140,7 @@ def _earlier(folder: Path, settings: StoreSettings, dataset: SourceDataset) -> S
     if folder.exists() and not folder.is_dir():
         raise SegMateError(f"{folder} is a file, expected a folder for the Store")
     if not (folder / INDEX_NAME).exists():
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and {entry.name for entry in folder.iterdir()} - {LOCK_NAME}:
             raise SegMateError(f"{folder} is not empty and not a Store: choose a new folder")
         return None
     index = StoreIndex.read(folder)
@@ -178,7 +188,9 @@ def _work_through(
         if isinstance(outcome, StoreWriteError):
             raise outcome
         if isinstance(outcome, SegMateError):
-            report.left_out.append((name, " ".join(str(outcome).split())))
+            stays = finished_row(task.store, name, None) is not None
+            reason = f"{outcome}; as it was prepared earlier it stays in the Store" if stays else str(outcome)
+            report.left_out.append((name, " ".join(reason.split())))
         else:
             (report.made if outcome[1] else report.kept).append(name)
         tell("prepare", report.total, len(tasks))

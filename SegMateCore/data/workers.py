@@ -34,8 +34,6 @@ def run_all(
     workers: 0 runs them here, one after the other. Raises SegMateError when a process dies.
     """
     stop = cancelled or (lambda: False)
-    if workers < 0:
-        raise SegMateError(f"there are {workers} workers, expected 0 or more")
     if workers:
         yield from _in_processes(function, tasks, min(workers, len(tasks)), stop)
         return
@@ -62,15 +60,15 @@ def _in_processes(
                 break
             done, _ = wait(running, POLL_S, FIRST_COMPLETED)
             for future in done:
-                task = running.pop(future)
-                try:
-                    outcome = future.result()
-                except BrokenProcessPool:
-                    if stop():  # Ctrl-C reached a process that was still starting
-                        return
-                    raise _died() from None
-                yield task, outcome
+                yield running.pop(future), future.result()
         executor.shutdown()
+    except BrokenProcessPool:
+        # After a stop, Ctrl-C has reached a process that was still starting.
+        if not stop():
+            raise SegMateError(
+                "a worker process has died: for want of memory (use fewer workers), or because the script"
+                ' that asked for workers lacks `if __name__ == "__main__":`; what is finished is kept'
+            ) from None
     finally:
         ours.close()
         lifeline.close()
@@ -87,13 +85,6 @@ def _attempt(function: Callable[[Task], Result], task: Task) -> Result | SegMate
         return SegMateError("not enough memory for it: run with fewer workers, or on a larger machine")
     except Exception as error:
         return SegMateError(f"unexpected {type(error).__name__}: {error}; please report this")
-
-
-def _died() -> SegMateError:
-    return SegMateError(
-        "a worker process has died, most likely for want of memory: use fewer workers; the same command goes"
-        " on with what is finished"
-    )
 
 
 def _start(lifeline: Connection) -> None:

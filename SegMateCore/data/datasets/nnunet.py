@@ -74,9 +74,22 @@ def find(folder: Path, organs: OrganSet, table: LabelTable | None = None) -> Sou
         organs,
         tuple(cases),
         SplitRule(),
+        notes=_unused(labels, numbers),
         licence=str(document.get("licence") or document.get("license") or NOT_STATED),
         origin=str(document.get("reference") or document.get("name") or folder.name),
     )
+
+
+def _unused(
+    labels: dict[str, tuple[int, ...]], numbers: tuple[tuple[str, tuple[int, ...]], ...]
+) -> tuple[str, ...]:
+    """A note on labels that become background, for a tumour in an organ should not."""
+    used = {value for _, values in numbers for value in values}
+    names = [name for name, values in labels.items() if not used & set(values)]
+    if not names:
+        return ()
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return (f"labels taken for background: {shown}; parts of organs are named with --labels",)
 
 
 def _document(path: Path) -> dict:
@@ -137,14 +150,14 @@ def _pairs(folder: Path, document: dict, channel: int) -> list[_Pair]:
     if isinstance(listed, list) and listed and all(isinstance(entry, dict) for entry in listed):
         for entry in listed:
             image, label = folder / entry["image"], folder / entry["label"]
-            name = _without(label.name, ending)
+            name = label.name.removesuffix(ending)
             pairs.append(_Pair(name, _image(image.parent, name, ending, channel), label, "train"))
     for suffix, part in (("Tr", "train"), ("Ts", "test")):
         if (part == "train" and pairs) or not (folder / f"labels{suffix}").is_dir():
             continue
         for label in visible((folder / f"labels{suffix}").iterdir()):
             if label.name.endswith(ending):
-                name = _without(label.name, ending)
+                name = label.name.removesuffix(ending)
                 pairs.append(
                     _Pair(name, _image(folder / f"images{suffix}", name, ending, channel), label, part)
                 )
@@ -156,7 +169,3 @@ def _image(folder: Path, name: str, ending: str, channel: int) -> Path:
     numbered = folder / f"{name}_{channel:04d}{ending}"
     plain = folder / f"{name}{ending}"
     return plain if plain.is_file() and not numbered.is_file() else numbered
-
-
-def _without(file_name: str, ending: str) -> str:
-    return file_name.removesuffix(ending)

@@ -179,6 +179,18 @@ class TestNnunet:
             "aorta": (8, 9),
         }  # fmt: skip
 
+    def test_labels_that_become_background_are_told(self, tmp_path):
+        """In the Decathlon's liver data a tumour is a label of its own: it belongs to the organ."""
+        labels = {"0": "background", "1": "liver", "2": "cancer"}
+        self.write(tmp_path, {"modality": {"0": "CT"}, "labels": labels})
+        assert (
+            "background: cancer; parts of organs are named with --labels"
+            in nnunet.find(tmp_path, NINE).notes[0]
+        )
+        table = tmp_path / "table.toml"
+        table.write_text("[labels]\nliver = [1, 2]\n")
+        assert nnunet.find(tmp_path, NINE, LabelTable.read(table)).notes == ()
+
     def test_the_ct_of_several_channels(self, tmp_path):
         document = {"channel_names": {"0": "PET", "1": "CT"}, "labels": {"background": 0, "liver": 5}}
         self.write(tmp_path, document, "case_1_0001.nii.gz")

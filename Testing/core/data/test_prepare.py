@@ -29,6 +29,7 @@ from SegMateCore.data.phantom import make_phantom
 from SegMateCore.data.prepare import PrepareOptions, prepare
 from SegMateCore.data.splits import SplitRule
 from SegMateCore.data.store import Store
+from SegMateCore.data.store_lock import only_here
 from SegMateCore.errors import Cancelled, SegMateError
 from SegMateCore.organs import NINE
 from SegMateCore.preprocessing import Preprocessing
@@ -273,6 +274,13 @@ class TestStopping:
         assert sorted(path.name for path in (tmp_path / "store/cases").iterdir()) == ["case_00", "case_01"]
         assert prepare(find_dataset("folder", source), tmp_path / "store").made == ["case_02", "case_03"]
 
+    def test_a_second_preparation_waits_its_turn(self, tmp_path):
+        source = write_case_folders(tmp_path / "source", 2)
+        with only_here(tmp_path / "store"):
+            with pytest.raises(SegMateError, match="being prepared by another process"):
+                prepare(find_dataset("folder", source), tmp_path / "store")
+        assert len(prepare(find_dataset("folder", source), tmp_path / "store").made) == 2
+
     def test_leftovers_of_a_killed_run_are_removed(self, tmp_path):
         source = write_case_folders(tmp_path / "source", 2)
         leftover = tmp_path / "store" / "cases" / ".case_01.0123456789ab.partial"
@@ -346,7 +354,8 @@ class TestBrokenCases:
         prepare(find_dataset("folder", source), tmp_path / "store")
         (source / "case_01" / "ct.nii.gz").write_bytes(b"broken")
         report = prepare(find_dataset("folder", source), tmp_path / "store")
-        assert report.kept == ["case_00"] and report.left_out[0][0] == "case_01"
+        ((name, reason),) = report.left_out
+        assert report.kept == ["case_00"] and name == "case_01" and reason.endswith("it stays in the Store")
         assert len(Store.open(tmp_path / "store").cases) == 2
 
     def test_overlapping_masks(self, tmp_path):

@@ -40,7 +40,9 @@ def source(tmp_path):
 
 
 def prepare(*words) -> int:
-    return main(["prepare", *map(str, words), "--quiet"])
+    """The command, in this process unless workers are asked for."""
+    here = [] if "--workers" in words else ["--workers", "0"]
+    return main(["prepare", *map(str, words), *here, "--quiet"])
 
 
 class TestPrepare:
@@ -91,7 +93,7 @@ class TestPrepare:
         assert prepare(*words) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
-        assert not (tmp_path / "store" / "cases").exists() and not (source / "store").exists()
+        assert not (tmp_path / "store").exists() and not (source / "store").exists()
 
     def test_options_reach_the_store(self, tmp_path):
         for name in ("s0000", "s0001"):
