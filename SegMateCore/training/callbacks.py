@@ -41,7 +41,7 @@ Callback = Callable[[Event], None]
 
 
 class MetricsFile:
-    """One JSON line per log event and epoch. A resumed run drops what was written after its resume point."""
+    """One JSON line per log event and epoch, one at the end. A resumed run drops what was written after its resume point."""
 
     def __call__(self, event: Event) -> None:
         path = event.folder / METRICS_NAME
@@ -49,13 +49,15 @@ class MetricsFile:
             kept = [line for line in read_metrics(event.folder) if _is_behind(line, event)]
             with atomic_write(path) as stream:
                 stream.write("".join(json.dumps(line) + "\n" for line in kept).encode())
-        elif event.kind in ("log", "epoch"):
+        else:
             with open(path, "a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"kind": event.kind, **event.values}) + "\n")
 
 
 def _is_behind(line: dict, start: Event) -> bool:
-    """Whether a line was written before the resume point that a run starts from."""
+    """Whether a line was written before the resume point that a run starts from, and still holds."""
+    if line["kind"] == "end":
+        return False
     if line["kind"] == "epoch" and start.values.get("owes_epoch"):
         return line["step"] < start.step
     return line["step"] <= start.step

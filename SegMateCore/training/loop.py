@@ -166,7 +166,8 @@ class _Run:
                     break
             elif self.done % options.log_every == 0 and self.clock.is_due(options.save_minutes):
                 self._save()
-        self._tell("end", self.metrics)
+        if self.done == options.steps or self.patience.is_over(options):
+            self._tell("end", {"step": self.done})
         self.ranks.any(False)  # files of the first process are complete when any process returns
         return Checkpoint.read(self.folder / LAST_NAME)
 

@@ -116,7 +116,9 @@ def test_stop_and_resume(stores, tmp_path):
     assert [line["step"] for line in read_metrics(tmp_path) if line["kind"] == "epoch"] == [3]
     assert main(words) == 2
     assert main([*words, "--resume"]) == 0
-    assert [line["step"] for line in read_metrics(tmp_path) if line["kind"] == "epoch"] == [3, 6]
+    lines = read_metrics(tmp_path)
+    assert [line["step"] for line in lines if line["kind"] == "epoch"] == [3, 6]
+    assert [line["kind"] for line in lines].count("end") == 1
 
 
 @pytest.mark.parametrize(
