@@ -41,7 +41,9 @@ Callback = Callable[[Event], None]
 
 
 class MetricsFile:
-    """One JSON line per log event and epoch, one at the end. A resumed run drops what was written after its resume point."""
+    """One JSON line per log event and epoch, one at the end. A resumed run drops what was written after its
+    resume point.
+    """
 
     def __call__(self, event: Event) -> None:
         path = event.folder / METRICS_NAME

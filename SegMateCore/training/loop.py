@@ -9,7 +9,6 @@ the same machine, however often the run was interrupted.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
@@ -20,6 +19,7 @@ import torch
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.errors import Cancelled, SegMateError
 from SegMateCore.training.callbacks import Callback, Event, MetricsFile, TensorBoard, curves
+from SegMateCore.training.clock import Clock
 from SegMateCore.training.data import TrainingData
 from SegMateCore.training.distributed import Ranks, joined_ranks
 from SegMateCore.training.feeds import make_feed
@@ -152,7 +152,7 @@ class _Run:
             remove_halves(self.folder)
             write_configuration(self.folder, self.recipe, self.ranks)
         self._tell("start", {"owes_epoch": self.owes_epoch})
-        self.clock = _Clock(self.seconds, first)
+        self.clock = Clock(self.seconds, first)
         if self.owes_epoch:
             self._end_epoch()
         while self.done < options.steps and not self.patience.is_over(options):
@@ -280,35 +280,6 @@ class _Run:
         event = Event(kind, self.done, self.recipe.optimisation.steps, self.epoch, values, self.folder)
         for callback in self.callbacks:
             callback(event)
-
-
-class _Clock:
-    """Seconds of the whole run, those before an interruption included; and when the last resume point was."""
-
-    def __init__(self, seconds_before: float, first_step: int):
-        self._before, self._first = seconds_before, first_step
-        self._started = self._saved = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        return self._before + time.monotonic() - self._started
-
-    def is_due(self, minutes: float) -> bool:
-        return time.monotonic() - self._saved >= 60 * minutes
-
-    def saved(self) -> None:
-        self._saved = time.monotonic()
-
-    def figures(self, step: int, data_seconds: float, batch: int) -> dict:
-        """Speed since this process began; data_share: of it, waiting for batches."""
-        seconds = max(time.monotonic() - self._started, 1e-6)
-        per_second = (step - self._first) / seconds
-        return {
-            "steps_per_s": round(per_second, 3),
-            "slices_per_s": round(per_second * batch, 1),
-            "data_share": round(data_seconds / seconds, 3),
-            "seconds": round(self.seconds, 1),
-        }
 
 
 def _single(arrays: dict) -> dict:

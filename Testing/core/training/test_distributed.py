@@ -13,8 +13,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from small_runs import make_store  # noqa: E402
+
 from SegMateCore.errors import SegMateError  # noqa: E402
+from SegMateCore.training.callbacks import read_metrics  # noqa: E402
 from SegMateCore.training.distributed import Ranks, joined_ranks  # noqa: E402
+from SegMateCore.training.resume import read_state  # noqa: E402
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[3]
 
@@ -66,3 +70,31 @@ def test_a_broken_environment_is_named(monkeypatch):
     with pytest.raises(SegMateError, match="WORLD_SIZE"):
         with joined_ranks("cpu"):
             pass
+
+
+@pytest.mark.slow
+def test_the_command_in_two_processes_resumes_and_leaves_one_run(tmp_path):
+    pytest.importorskip("blosc2")
+    store = make_store(tmp_path / "data", range(6))
+    words = [
+        "-m", "SegMateCore", "train", store, "-o", tmp_path / "run", "--recipe", "small", "--device", "cpu",
+        "--epochs", 3, "--resume", *(
+            word
+            for text in (
+                "preprocessing.spacing_mm=[3.0, 3.0, 3.0]", "sampling.rows=64", "sampling.columns=64",
+                "optimisation.steps_per_epoch=3", "optimisation.precision=fp32", "optimisation.batch=2",
+                "sampling.organ_weights={}",
+                'model_options={encoder="test_resnet", widths=[32, 24, 16, 16, 8]}',
+            )
+            for word in ("--set", text)
+        ),
+    ]  # fmt: skip
+    start([*words, "--stop-after", 1], world=2)
+    start(words, world=2)
+    lines = read_metrics(tmp_path / "run")
+    epochs = [line for line in lines if line["kind"] == "epoch"]
+    assert [line["step"] for line in epochs] == [3, 6, 9] and len(epochs[-1]["cases"]) == 2
+    assert [line["kind"] for line in lines].count("end") == 1
+    assert len(list((tmp_path / "run").glob("preview_*.png"))) == 1
+    state = read_state(tmp_path / "run/last.resume")
+    assert state["step"] == 9
