@@ -13,7 +13,7 @@ from SegMateCore.data.store import StoreCase
 
 BOX = (64, 48, 64)
 BODY_ABOVE_HU = -300
-# The best for the baseline of 0.05, 0.1, 0.15, 0.2, 0.3 and 0.4, tried on the very cases that it is judged by.
+# The best of 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, tried on the very cases that the baseline is judged by.
 LEAST_SHARE = 0.05
 PERCENTILES = (5, 95)
 
