@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 from SegMateCore.data.cases import TrainingCase
@@ -83,13 +84,13 @@ def from_stores(
     if cases and table.names[: len(NINE)] != NINE.names:
         raise SegMateError("case folders and phantoms have the nine organs, the checkpoint other ones first")
     sources = [MemorySource(_widened(case, len(table))) for case in cases]
-    validation = []
+    to_validate = []
     for store in stores:
         own_fold = fold if store.folds is not None else None
         terms = {"licence": store.licence, "source": store.origin}
         sources += [StoreSource(case, table, terms) for case in store.split("train", own_fold)]
-        validation += [validation_case(case) for case in store.split("val", own_fold)]
-    return TrainingData(table, tuple(sources), tuple(validation))
+        to_validate.append([validation_case(case) for case in store.split("val", own_fold)])
+    return TrainingData(table, tuple(sources), _in_turn(to_validate))
 
 
 def validation_case(case: StoreCase) -> ValidationCase:
@@ -129,6 +130,12 @@ def _check(store: Store, preprocessing: Preprocessing) -> None:
             f"{store.folder} was prepared at {has}, the network is to work at {wants}: prepare it with that"
             f" spacing, or give --set preprocessing.spacing_mm=... for a new network"
         )
+
+
+def _in_turn(lists: Sequence[Sequence[ValidationCase]]) -> tuple[ValidationCase, ...]:
+    """One of each Store, then the next of each: so that the first few stand for all Stores."""
+    rounds = zip_longest(*lists)
+    return tuple(case for each in rounds for case in each if case is not None)
 
 
 def _spacing(value: tuple[float, ...] | None) -> str:

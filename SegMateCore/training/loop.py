@@ -140,7 +140,7 @@ class _Run:
         path = self.folder / RESUME_NAME
         state = read_state(path)
         earlier = recipe_from_dict(state["recipe"], str(path))
-        check_same_run(state, self.recipe, earlier, self.data.fingerprint(), self.folder)
+        check_same_run(state, self.recipe, earlier, self._identity(), self.folder)
         self.trainer.load(path)
         self.done, self.seconds, self.owes_epoch = state["step"], state["seconds"], state["owes_epoch"]
         self.patience, self.metrics = Patience(**state["patience"]), state["metrics"]
@@ -266,9 +266,14 @@ class _Run:
             "patience": asdict(self.patience),
             "metrics": self.metrics,
             "recipe": recipe_to_dict(self.recipe),
-            "data": self.data.fingerprint(),
+            "identity": self._identity(),
         }
         self.trainer.save(self.folder / RESUME_NAME, state)
+
+    def _identity(self) -> dict:
+        """What the run learns from, JSON-able."""
+        hashes = {role: None if c is None else c.weights_sha256 for role, c in self.ancestors.items()}
+        return {"set of cases": self.data.fingerprint(), **hashes}
 
     def _is_cancelled(self, first: int) -> bool:
         asked = self.control.cancelled is not None and self.control.cancelled()

@@ -47,13 +47,17 @@ def check_folder(folder: Path, resume: bool) -> bool:
     return there and resume
 
 
-def check_same_run(state: dict, recipe: Recipe, earlier: Recipe, fingerprint: list, folder: Path) -> None:
-    """Raise SegMateError where the run in `folder` was another one: other data or another recipe."""
-    if state["data"] != fingerprint:
-        raise SegMateError(
-            f"the run in {folder} learnt from other cases ({len(state['data'])}, now {len(fingerprint)}, or"
-            " with other labels): give the same ones, or start anew with segmate finetune --from"
-        )
+def check_same_run(state: dict, recipe: Recipe, earlier: Recipe, identity: dict, folder: Path) -> None:
+    """Raise SegMateError where the run in `folder` was another one.
+
+    identity: JSON-able, what the run learns from: cases, and the checkpoints that it began with or follows.
+    """
+    for what, value in identity.items():
+        if state["identity"][what] != value:
+            raise SegMateError(
+                f"the run in {folder} had another {what}: give the same, or start anew with"
+                " segmate finetune --from"
+            )
     changed = [key for key in differing_keys(recipe, earlier) if key not in CHANGEABLE]
     if changed:
         raise SegMateError(

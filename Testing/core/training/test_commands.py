@@ -59,7 +59,7 @@ def test_train_on_two_stores_with_the_published_recipe(trained):
     assert noted[0] == "start" and noted[-1] == "end" and noted.count("epoch") == 2
 
 
-def test_finetune_keeps_what_the_new_store_does_not_have(trained, stores, tmp_path):
+def test_finetune_keeps_what_the_new_store_does_not_have(trained, stores, tmp_path, capsys):
     words = ["finetune", str(stores[1]), "--from", str(trained / "last.safetensors"), "-o", str(tmp_path)]
     assert main([*words, *SMALL, "--set", "optimisation.freeze_epochs=1"]) == 0
     made = Checkpoint.read(tmp_path / "last.safetensors")
@@ -69,6 +69,10 @@ def test_finetune_keeps_what_the_new_store_does_not_have(trained, stores, tmp_pa
     assert record["teacher"] == record["start"]
     assert {"focal", "teacher"} <= set(read_metrics(tmp_path)[0]["terms"])
     assert made.document["licences"]
+    capsys.readouterr()
+    words[words.index("--from") + 1] = str(tmp_path / "last.safetensors")
+    assert main([*words, *SMALL, "--set", "optimisation.freeze_epochs=1", "--resume"]) == 2
+    assert "another start" in capsys.readouterr().err
 
 
 def test_a_frozen_encoder_stays_and_thaws(trained, stores, tmp_path):

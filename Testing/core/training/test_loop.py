@@ -111,7 +111,7 @@ class TestResume:
             train(dropout_recipe(), data(validated=1), whole)
         with pytest.raises(SegMateError, match="optimisation.rate"):
             train(dropout_recipe("optimisation.rate=1"), data(validated=1), whole, Control(resume=True))
-        with pytest.raises(SegMateError, match="other cases"):
+        with pytest.raises(SegMateError, match="another set of cases"):
             train(dropout_recipe(), data(3, validated=1), whole, Control(resume=True))
 
 

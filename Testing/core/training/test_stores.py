@@ -62,6 +62,7 @@ def test_several_stores_and_cases_in_memory_share_one_table(whole, partial):
     data = from_stores([partial, whole], GRID, cases=[case(20)])
     assert data.organs == NINE and len(data.sources) == 5 and len(data.validation) == 2
     assert data.voxels[4] > data.voxels[0] > 0 and data.slices == 5 * 16
+    assert [case.organs == ("liver",) for case in data.validation] == [True, False]
     kinds = {source.group for source in data.sources}
     assert kinds == {"folder", "complete"}
     smaller = from_stores([partial], GRID)
