@@ -25,7 +25,7 @@ class RunningMeans:
     def add(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
         self.count += 1
         for name, value in {"loss": loss, **terms}.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value.double()
+            self.sums[name] = self.sums.get(name, 0.0) + value
 
     def add_dice(self, logits: Tensor, batch: Batch) -> None:
         """logits (B, C, H, W) of the last batch; organs that are not in it keep their value."""

@@ -47,7 +47,7 @@ class Trainer:
         self.recipe, self.feed, self.ranks, self.teacher = recipe, feed, ranks, teacher
         options = recipe.optimisation
         self.organs = len(recipe.loss.organ_weights)
-        self.weights = torch.tensor(recipe.loss.organ_weights, dtype=torch.float64, device=ranks.device)
+        self.weights = torch.tensor(recipe.loss.organ_weights)
         freeze_unused_heads(model, recipe.loss, self.organs)
         if options.precision == "fp64":
             model = model.double()
@@ -87,11 +87,9 @@ class Trainer:
 
     def loss_of(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """(loss, terms, segmentation logits) of a batch."""
-        options, kind = self.recipe.optimisation, self.ranks.device.type
         target = self._target(batch)
-        dtype = _AUTOCAST.get(options.precision)
-        faster = PackedResizeGradients() if options.channels_last and kind == "cpu" else nullcontext()
-        with faster, torch.autocast(kind, dtype, enabled=dtype is not None):
+        packs = self.recipe.optimisation.channels_last and self.ranks.device.type == "cpu"
+        with PackedResizeGradients() if packs else nullcontext(), self._autocast():
             outputs = run_network(self._network, self.recipe.preprocessing, batch.hu, batch.heights)
         loss, terms = segmentation_loss(outputs, target, self.recipe.loss, self.weights, self.ranks.reduce)
         return loss, terms, outputs["segmentation"].detach()
@@ -125,13 +123,18 @@ class Trainer:
         if self.teacher is None:
             return target
         teaching = self.recipe.teaching
-        logits = self.teacher.logits(batch.hu, batch.heights)
+        with self._autocast():
+            logits = self.teacher.logits(batch.hu, batch.heights)
         taught = self.teacher.channels.expand_as(batch.annotated)
         if teaching.planes == "unannotated":
             taught = taught & ~batch.annotated
         if teaching.fill_confidence > 0:
             target = target.filled(torch.sigmoid(logits), self.teacher.channels, teaching.fill_confidence)
         return target.with_teacher(logits, taught)
+
+    def _autocast(self) -> torch.autocast:
+        dtype = _AUTOCAST.get(self.recipe.optimisation.precision)
+        return torch.autocast(self.ranks.device.type, dtype, enabled=dtype is not None)
 
     def _prepare(self, encoder_frozen: bool) -> None:
         """Wrap the model for several processes, anew whenever the encoder freezes or thaws."""
