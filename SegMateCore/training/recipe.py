@@ -221,9 +221,13 @@ class Recipe:
                 f"sampling.pool_chunks is {sampling.pool_chunks}, expected at least the batch of"
                 f" {optimisation.batch}: the slices of a batch come from different chunks"
             )
-        if not 0 <= self.teaching.fill_confidence < 1:
-            yield
-            f"teaching.fill_confidence is {self.teaching.fill_confidence}, expected 0, or 0.5 to below 1"
+        confidence = self.teaching.fill_confidence
+        if confidence != 0 and not 0.5 < confidence < 1:
+            yield f"teaching.fill_confidence is {confidence}, expected 0 (never) or above 0.5 and below 1"
+        for key in ("organ_centred", "mirror", "turn_over", "affine", "elastic", "intensity", "noise", "blur"):
+            share = getattr(self.augmentation, key)
+            if not _is_share(share) or share > 1:
+                yield f"augmentation.{key} is {share!r}, expected a share from 0 to 1"
 
     def _wrong_choices(self):
         """Sentences about words that are not among the choices."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from SegMateCore import Checkpoint
 from SegMateCore.data.phantom import PHANTOM_VERSION
 from SegMateCore.demo import dice
 from SegMateCore.organs import NINE
-from SegMateCore.training.data import from_stores
+from SegMateCore.training.data import from_stores, validation_case
 from SegMateCore.training.distributed import Ranks
 from SegMateCore.training.fine_tuning import given_by
 from SegMateCore.training.loop import Control, train
@@ -52,19 +53,21 @@ class Bench:
 
     def __init__(self, work: Path, steps: int):
         self.work, self.steps = work, steps
-        self.judges = store_of(work, Group("judges", range(900, 905), train=False))
+        self.judges = store_of(work, Group("judges", range(900, 905)))
 
     def store(self, name: str, *given, **choices):
         return store_of(self.work, Group(name, *given, **choices))
 
     def trained(self, name: str, *stores) -> Checkpoint:
         recipe = read_recipe("small", [f"name={name}", f"optimisation.steps={self.steps}"])
-        return self._run(name, recipe, from_stores([*stores, self.judges], recipe.preprocessing))
+        data = from_stores(stores, recipe.preprocessing)
+        return self._run(name, recipe, replace(data, validation=whole_cases(self.judges)))
 
     def tuned(self, name: str, start: Checkpoint, store, judges, overrides=()) -> Checkpoint:
         words = [f"name={name}", f"optimisation.steps={self.steps // 4}", *FINETUNE, *overrides]
         recipe = read_recipe("finetune", words, given_by(start))
-        data = from_stores([store, judges], recipe.preprocessing, start.organs)
+        data = from_stores([store], recipe.preprocessing, start.organs)
+        data = replace(data, validation=whole_cases(judges))
         teacher = start if recipe.loss.teacher > 0 else None
         return self._run(name, recipe, data, start, teacher)
 
@@ -77,15 +80,19 @@ class Bench:
         return made
 
     def scores(self, checkpoint: Checkpoint, store=None) -> dict[str, float]:
-        cases = from_stores([store or self.judges], checkpoint.parts[0].preprocessing, NINE).validation
-        return validate(checkpoint, cases, Ranks())[0].by_organ
+        return validate(checkpoint, whole_cases(store or self.judges), Ranks())[0].by_organ
+
+
+def whole_cases(store) -> tuple:
+    """All cases of a Store to be judged by, on their own grid."""
+    return tuple(validation_case(case) for case in store.cases)
 
 
 def unseen(bench: Bench) -> dict:
     store = bench.store("twenty", range(0, 20))
-    shapes = MeanShape(list(store.split("train")))
+    shapes = MeanShape(list(store.cases))
     rows: dict[str, list] = {name: [] for name in NINE.names}
-    for case in bench.judges.split("val"):
+    for case in bench.judges.cases:
         found, truth = shapes.labels(case.hu(0, case.shape[0])), case.labels(0, case.shape[0])
         for channel, name in enumerate(NINE.names):
             rows[name].append(dice(found == channel + 1, truth == channel + 1))
@@ -97,7 +104,7 @@ def unseen(bench: Bench) -> dict:
 
 def finetune(bench: Bench) -> dict:
     start = bench.trained("unseen", bench.store("twenty", range(0, 20)))
-    there = bench.store("there", range(920, 925), shifted=True, train=False)
+    there = bench.store("there", range(920, 925), shifted=True)
     masked = bench.store("three", range(100, 110), THREE, shifted=True)
     zeros = bench.store("zeros", range(100, 110), THREE, shifted=True, zero_filled=True)
     runs = {

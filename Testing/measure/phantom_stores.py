@@ -26,8 +26,7 @@ SPACING_MM = (4.0, 4.0, 4.0)
 @dataclass(frozen=True)
 class Group:
     """seeds: of the phantoms; annotated: names of organs; shifted: from another scanner and contrast phase;
-    zero_filled: the other organs claimed to be absent, the original project's way; train: to train on, else
-    to validate on.
+    zero_filled: the other organs claimed to be absent, the original project's way.
     """
 
     name: str
@@ -35,18 +34,16 @@ class Group:
     annotated: tuple[str, ...] = NINE.names
     shifted: bool = False
     zero_filled: bool = False
-    train: bool = True
 
 
 def store_of(folder: Path, group: Group) -> Store:
-    """The Store of a group."""
+    """The Store of a group, all cases of one part: the experiments say what they are for."""
     root = folder / f"{group.name}_v{PHANTOM_VERSION}_{group.seeds.start}_{group.seeds.stop}"
     for seed in group.seeds:
         place = root / "source" / f"phantom_{seed:04d}"
         if not (place / "organs.json").exists():
             _write_case(place, seed, group)
-    shares = (1, 0, 0) if group.train else (1e-9, 1, 0)
-    dataset = replace(find(root / "source", NINE), split=SplitRule(shares=shares))
+    dataset = replace(find(root / "source", NINE), split=SplitRule(shares=(1, 0, 0)))
     prepare(dataset, root / "store", PrepareOptions(spacing_mm=SPACING_MM))
     return Store.open(root / "store")
 

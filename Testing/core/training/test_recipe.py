@@ -78,6 +78,8 @@ def test_overrides_of_the_command_line():
         ("[optimisation]\nbatch = 65", "pool_chunks"),
         ("[sampling]\nrows = 100", "32"),
         ("[loss]\ndice = -1", "loss.dice"),
+        ("[augmentation]\nmirror = 50", "augmentation.mirror"),
+        ("[teaching]\nfill_confidence = 0.3", "fill_confidence"),
         ("[augmentation", "not valid TOML"),
     ],
 )
