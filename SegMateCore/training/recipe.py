@@ -224,7 +224,8 @@ class Recipe:
         confidence = self.teaching.fill_confidence
         if confidence != 0 and not 0.5 < confidence < 1:
             yield f"teaching.fill_confidence is {confidence}, expected 0 (never) or above 0.5 and below 1"
-        for key in ("organ_centred", "mirror", "turn_over", "affine", "elastic", "intensity", "noise", "blur"):
+        shares = ("organ_centred", "mirror", "turn_over", "affine", "elastic", "intensity", "noise", "blur")
+        for key in shares:
             share = getattr(self.augmentation, key)
             if not _is_share(share) or share > 1:
                 yield f"augmentation.{key} is {share!r}, expected a share from 0 to 1"
