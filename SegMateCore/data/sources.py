@@ -98,12 +98,12 @@ class MemorySource(Source):
 class StoreSource(Source):
     """A case of a Store. Holds facts only; slices are read from disk when asked for, in any thread.
 
-    organs: of the run; terms: "licence" and "source" of the Store's data.
+    organs: of the run; group: what a recipe's mix calls the Store; terms: "licence" and "source" of its data.
     """
 
-    def __init__(self, case: StoreCase, organs: OrganSet, terms: dict[str, str]):
+    def __init__(self, case: StoreCase, organs: OrganSet, group: str, terms: dict[str, str]):
         self.case = case
-        self.name, self.group, self.shape = case.name, case.dataset, case.shape
+        self.name, self.group, self.shape = case.name, group, case.shape
         channels = [organs.index(organ.name) for organ in case.organs]
         self._channel_of_label = np.zeros(256, np.uint8)
         self._channel_of_label[1 : len(channels) + 1] = np.array(channels) + 1

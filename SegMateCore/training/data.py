@@ -85,10 +85,10 @@ def from_stores(
         raise SegMateError("case folders and phantoms have the nine organs, the checkpoint other ones first")
     sources = [MemorySource(_widened(case, len(table))) for case in cases]
     to_validate = []
-    for store in stores:
+    for store, group in zip(stores, _groups(stores)):
         own_fold = fold if store.folds is not None else None
         terms = {"licence": store.licence, "source": store.origin}
-        sources += [StoreSource(case, table, terms) for case in store.split("train", own_fold)]
+        sources += [StoreSource(case, table, group, terms) for case in store.split("train", own_fold)]
         to_validate.append([validation_case(case) for case in store.split("val", own_fold)])
     return TrainingData(table, tuple(sources), _in_turn(to_validate))
 
@@ -130,6 +130,14 @@ def _check(store: Store, preprocessing: Preprocessing) -> None:
             f"{store.folder} was prepared at {has}, the network is to work at {wants}: prepare it with that"
             f" spacing, or give --set preprocessing.spacing_mm=... for a new network"
         )
+
+
+def _groups(stores: Sequence[Store]) -> list[str]:
+    """What a recipe's mix calls each Store: its data set, or where several have the same, its folder."""
+    kinds = [store.index.settings.dataset for store in stores]
+    return [
+        kind if kinds.count(kind) == 1 else store.folder.resolve().name for kind, store in zip(kinds, stores)
+    ]
 
 
 def _in_turn(lists: Sequence[Sequence[ValidationCase]]) -> tuple[ValidationCase, ...]:

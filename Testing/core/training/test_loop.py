@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from SegMateCore.checkpoint import Checkpoint  # noqa: E402
 from SegMateCore.errors import Cancelled, SegMateError  # noqa: E402
 from SegMateCore.models import create_model  # noqa: E402
 from SegMateCore.training.averaging import WeightAverage  # noqa: E402
+from SegMateCore.training.callbacks import read_metrics  # noqa: E402
 from SegMateCore.training.loop import Control, train  # noqa: E402
 from SegMateCore.training.recipe import Augmentation  # noqa: E402
 from SegMateCore.training.recipe_file import read_recipe, recipe_from_dict  # noqa: E402
@@ -105,6 +107,14 @@ class TestResume:
         before = (whole / "last.safetensors").read_bytes()
         train(dropout_recipe(), data(validated=1), whole, Control(resume=True))
         assert (whole / "last.safetensors").read_bytes() == before
+
+    def test_a_finished_run_may_be_made_longer(self, whole, tmp_path):
+        shutil.copytree(whole, tmp_path / "run")
+        longer = dropout_recipe("optimisation.epochs=5")
+        checkpoint = train(longer, data(validated=1), tmp_path / "run", Control(resume=True))
+        assert checkpoint.document["training"]["steps_done"] == 15
+        kinds = [line["kind"] for line in read_metrics(tmp_path / "run")]
+        assert kinds.count("epoch") == 5 and kinds.count("end") == 1
 
     def test_another_run_is_neither_overwritten_nor_taken_up(self, whole):
         with pytest.raises(SegMateError, match="--resume"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -34,7 +36,7 @@ def partial(tmp_path_factory):
 
 
 def test_a_store_source_gives_what_the_same_case_in_memory_gives(whole):
-    stored = StoreSource(whole.split("train")[0], NINE, TERMS)
+    stored = StoreSource(whole.split("train")[0], NINE, "folder", TERMS)
     held = MemorySource(case(int(stored.name[-3:])))
     assert stored.shape == held.shape and stored.voxels == held.voxels
     assert stored.annotated == held.annotated and stored.centre == pytest.approx(held.centre, abs=4)
@@ -51,7 +53,7 @@ def test_a_store_source_gives_what_the_same_case_in_memory_gives(whole):
 
 
 def test_organs_of_another_table_get_the_channels_of_the_run(partial):
-    source = StoreSource(partial.split("train")[0], NINE, TERMS)
+    source = StoreSource(partial.split("train")[0], NINE, "folder", TERMS)
     assert source.annotated == tuple(organ.name == "liver" for organ in NINE)
     assert list(source.organ_slices) == [4] and set(np.unique(source.slab(0, 16)[2])) == {0, 5}
     expected = blocks(int(source.name[-3:]))[1]
@@ -63,8 +65,7 @@ def test_several_stores_and_cases_in_memory_share_one_table(whole, partial):
     assert data.organs == NINE and len(data.sources) == 5 and len(data.validation) == 2
     assert data.voxels[4] > data.voxels[0] > 0 and data.slices == 5 * 16
     assert [case.organs == ("liver",) for case in data.validation] == [True, False]
-    kinds = {source.group for source in data.sources}
-    assert kinds == {"folder", "complete"}
+    assert {source.group for source in data.sources} == {"store", "complete"}
     smaller = from_stores([partial], GRID)
     assert set(smaller.organs.names) == {"liver", "left lung", "right lung"}
 
@@ -94,6 +95,16 @@ def test_validation_cases_know_what_is_annotated(whole, partial, tmp_path):
     (folder / "organs.json").unlink()
     with pytest.raises(SegMateError, match="organs.json"):
         validation_folder(folder)
+
+
+def test_stores_of_one_kind_are_told_apart_by_their_folders(whole, partial, tmp_path):
+    names = []
+    for store in (whole, partial):
+        link = tmp_path / f"copy_of_{len(names)}"
+        shutil.copytree(store.folder, link)
+        names.append(link)
+    data = from_stores([Store.open(path) for path in names], GRID)
+    assert {source.group for source in data.sources} == {"copy_of_0", "copy_of_1"}
 
 
 def test_a_store_on_another_grid_is_refused(whole):
