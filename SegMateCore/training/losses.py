@@ -24,10 +24,13 @@ Reduce = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class _Entry:
-    """sums: (N,) of this batch; value: from the sums of all processes to a scalar."""
+    """weight: of the term; share: of this part of it (the heads of deep supervision share one); sums: (N,) of
+    this batch; value: from the sums of all processes to a scalar.
+    """
 
     name: str
     weight: float
+    share: float
     sums: Tensor
     value: Callable[[Tensor], Tensor]
 
@@ -47,8 +50,8 @@ def segmentation_loss(
     values = [(entry, entry.value(piece)) for entry, piece in zip(entries, pieces)]
     terms: dict[str, Tensor] = {}
     for entry, value in values:
-        terms[entry.name] = terms.get(entry.name, 0.0) + value.detach()
-    loss = sum(entry.weight * value for entry, value in values)
+        terms[entry.name] = terms.get(entry.name, 0.0) + entry.share * value.detach()
+    loss = sum(entry.weight * entry.share * value for entry, value in values)
     return loss, terms
 
 
@@ -70,9 +73,9 @@ def _entries(outputs: dict, target: Target, options: Loss, organ_weights: Tensor
     weights = organ_weights.to(logits)
     found = []
 
-    def add(name: str, weight: float, term: type[loss_terms.Term], *inputs) -> None:
+    def add(name: str, weight: float, term: type[loss_terms.Term], *inputs, share: float = 1.0) -> None:
         if weight > 0:
-            found.append(_Entry(name, weight, term.sums(*inputs), term.value))
+            found.append(_Entry(name, weight, share, term.sums(*inputs), term.value))
 
     add("bce", options.bce, loss_terms.BinaryCrossEntropy, logits, target, weights)
     add("focal", options.focal, loss_terms.Focal, logits, target, weights)
@@ -95,11 +98,11 @@ def _entries(outputs: dict, target: Target, options: Loss, organ_weights: Tensor
             target,
         )
     if options.deep > 0:
-        share = options.deep / len(outputs["deep"])
+        share = 1 / len(outputs["deep"])
         for head in outputs["deep"]:
             head = _at_least_single(head)
-            add("deep", share, loss_terms.SoftDice, head, target)
-            add("deep", share, loss_terms.CrossEntropy, head, target, weights)
+            add("deep", options.deep, loss_terms.SoftDice, head, target, share=share)
+            add("deep", options.deep, loss_terms.CrossEntropy, head, target, weights, share=share)
     if target.soft_logits is not None:
         temperature = options.temperature
         add("teacher", options.teacher, loss_terms.SoftTargets, logits, target, temperature)

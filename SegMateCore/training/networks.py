@@ -196,7 +196,7 @@ def _heads(model: nn.Module, organs: int) -> dict[str, nn.Module]:
     return {
         name: layer
         for name, layer in model.named_modules()
-        if "head" in name
+        if "head" in name and "encoder" not in name
         and (
             (isinstance(layer, nn.Conv2d) and layer.out_channels == organs)
             or (isinstance(layer, nn.Linear) and layer.out_features == organs)

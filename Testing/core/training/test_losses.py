@@ -216,6 +216,20 @@ def test_sums_over_parts_of_a_batch_give_the_loss_of_the_whole():
     assert both.item() == pytest.approx(whole.item(), rel=1e-12)
 
 
+def test_the_loss_is_the_weighted_sum_and_deep_supervision_the_mean_over_its_heads():
+    outputs, labels, annotated = random_outputs()
+    known = Target.from_labels(labels, annotated)
+    options = Loss(bce=3, dice=2, cross_entropy=0, boundary=0.1, deep=0.2)
+    loss, terms = segmentation_loss(outputs, known, options, torch.ones(9))
+    weights = {"bce": 3, "dice": 2, "boundary": 0.1, "deep": 0.2}
+    assert loss.item() == pytest.approx(sum(weights[name] * terms[name].item() for name in weights))
+    heads = [
+        value(SoftDice, head, known) + value(CrossEntropy, head, known, torch.ones(9))
+        for head in outputs["deep"]
+    ]
+    assert terms["deep"].item() == pytest.approx(sum(heads) / 3)
+
+
 def test_a_right_answer_scores_near_zero():
     known = target([[[0, 1], [2, 0]]], [True, True])
     right = torch.where(known.truth, 20.0, -20.0)
