@@ -1,6 +1,6 @@
 """Does training do what it promises? Three experiments on synthetic CTs of one frozen version, on a CPU.
 
-    python Testing/measure/phantom_experiments.py unseen|finetune|joint WORK [--steps N] [--threads N]
+    python Testing/measure/phantom_experiments.py unseen|finetune|joint WORK [--steps N] [--spacing MM]
 
 unseen: 20 phantoms to learn from, 5 unseen ones to be judged by, mean shapes with thresholds beside it.
 finetune: a network goes on with phantoms of another scanner that have three organs annotated; how much it
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mean_shape import MeanShape
-from phantom_stores import SPACING_MM, Group, store_of
+from phantom_stores import Group, store_of
 
 from SegMateCore import Checkpoint
 from SegMateCore.data.phantom import PHANTOM_VERSION
@@ -40,8 +41,10 @@ SIX = tuple(name for name in NINE.names if name not in THREE)
 # Organs of two data sets that overlap in three.
 CHEST = ("left lung", "right lung", "esophagus", "trachea", "aorta", "spinal cord")
 BELLY = ("liver", "left kidney", "right kidney", "aorta", "spinal cord", "esophagus")
+# Of the largest phantom, in mm; crops hold a whole slice.
+SLICE_MM = (330, 450)
 FINETUNE = (
-    "sampling.rows=96", "sampling.columns=128", "sampling.workers=0", "optimisation.batch=8",
+    "sampling.workers=0", "optimisation.batch=8",
     "optimisation.rate=2e-4", "optimisation.steps_per_epoch=100", "optimisation.precision=bf16",
     "optimisation.freeze_epochs=1", "optimisation.restart_epochs=100", "optimisation.channels_last=true",
     "optimisation.early_stop_epochs=0", "augmentation.mirror=0", "validation.previews=1",
@@ -49,22 +52,25 @@ FINETUNE = (
 
 
 class Bench:
-    """Where runs lie, and how long they are."""
+    """Where runs lie, how long they are, and on which grid."""
 
-    def __init__(self, work: Path, steps: int):
-        self.work, self.steps = work, steps
-        self.judges = store_of(work, Group("judges", range(900, 905)))
+    def __init__(self, work: Path, steps: int, spacing_mm: float):
+        self.work, self.steps, self.spacing_mm = work, steps, spacing_mm
+        sizes = [32 * math.ceil(mm / spacing_mm / 32) for mm in SLICE_MM]
+        self.crop = [f"sampling.rows={sizes[0]}", f"sampling.columns={sizes[1]}"]
+        self.judges = self.store("judges", range(900, 905))
 
     def store(self, name: str, *given, **choices):
-        return store_of(self.work, Group(name, *given, **choices))
+        return store_of(self.work, Group(name, *given, **choices), self.spacing_mm)
 
     def trained(self, name: str, *stores) -> Checkpoint:
-        recipe = read_recipe("small", [f"name={name}", f"optimisation.steps={self.steps}"])
+        words = [f"name={name}", f"optimisation.steps={self.steps}", *self.crop]
+        recipe = read_recipe("small", [*words, f"preprocessing.spacing_mm={[self.spacing_mm] * 3}"])
         data = from_stores(stores, recipe.preprocessing)
         return self._run(name, recipe, replace(data, validation=whole_cases(self.judges)))
 
     def tuned(self, name: str, start: Checkpoint, store, judges, overrides=()) -> Checkpoint:
-        words = [f"name={name}", f"optimisation.steps={self.steps // 4}", *FINETUNE, *overrides]
+        words = [f"name={name}", f"optimisation.steps={self.steps // 4}", *self.crop, *FINETUNE, *overrides]
         recipe = read_recipe("finetune", words, given_by(start))
         data = from_stores([store], recipe.preprocessing, start.organs)
         data = replace(data, validation=whole_cases(judges))
@@ -74,7 +80,7 @@ class Bench:
     def _run(self, name, recipe, data, start=None, teacher=None) -> Checkpoint:
         began = time.monotonic()
         control = Control(resume=True, callbacks=(_say,))
-        folder = self.work / f"run_{name}_{self.steps}"
+        folder = self.work / f"run_{name}_{self.spacing_mm:g}mm_{self.steps}"
         made = train(recipe, data, folder, control, start, teacher)
         print(f"{name}: {(time.monotonic() - began) / 60:.1f} min", flush=True)
         return made
@@ -151,16 +157,17 @@ def main() -> None:
     parser.add_argument("experiment", choices=("unseen", "finetune", "joint"))
     parser.add_argument("work", type=Path)
     parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--spacing", type=float, default=4.0, metavar="MM")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     began = time.monotonic()
     found = {"unseen": unseen, "finetune": finetune, "joint": joint}[args.experiment](
-        Bench(args.work, args.steps)
+        Bench(args.work, args.steps, args.spacing)
     )
     print(table(found))
     document = {
-        "phantom_version": PHANTOM_VERSION, "spacing_mm": SPACING_MM, "steps": args.steps,
+        "phantom_version": PHANTOM_VERSION, "spacing_mm": args.spacing, "steps": args.steps,
         "threads": args.threads, "minutes": round((time.monotonic() - began) / 60, 1), "dice": found,
     }  # fmt: skip
     path = ROOT / f"docs/figures/phantom_{args.experiment}.json"

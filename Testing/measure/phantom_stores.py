@@ -20,8 +20,6 @@ from SegMateCore.data.splits import SplitRule
 from SegMateCore.data.store import Store
 from SegMateCore.organs import NINE
 
-SPACING_MM = (4.0, 4.0, 4.0)
-
 
 @dataclass(frozen=True)
 class Group:
@@ -36,21 +34,22 @@ class Group:
     zero_filled: bool = False
 
 
-def store_of(folder: Path, group: Group) -> Store:
+def store_of(folder: Path, group: Group, spacing_mm: float) -> Store:
     """The Store of a group, all cases of one part: the experiments say what they are for."""
-    root = folder / f"{group.name}_v{PHANTOM_VERSION}_{group.seeds.start}_{group.seeds.stop}"
+    seeds = f"{group.seeds.start}_{group.seeds.stop}"
+    root = folder / f"{group.name}_v{PHANTOM_VERSION}_{spacing_mm:g}mm_{seeds}"
     for seed in group.seeds:
         place = root / "source" / f"phantom_{seed:04d}"
         if not (place / "organs.json").exists():
-            _write_case(place, seed, group)
+            _write_case(place, seed, group, spacing_mm)
     dataset = replace(find(root / "source", NINE), split=SplitRule(shares=(1, 0, 0)))
-    prepare(dataset, root / "store", PrepareOptions(spacing_mm=SPACING_MM))
+    prepare(dataset, root / "store", PrepareOptions(spacing_mm=(spacing_mm,) * 3))
     return Store.open(root / "store")
 
 
-def _write_case(place: Path, seed: int, group: Group) -> None:
+def _write_case(place: Path, seed: int, group: Group, spacing_mm: float) -> None:
     phase = "arterial" if group.shifted else None
-    phantom = make_phantom(seed, spacing_mm=SPACING_MM, phase=phase)
+    phantom = make_phantom(seed, spacing_mm=spacing_mm, phase=phase)
     volume = phantom.volume
     if group.shifted:
         rng = np.random.default_rng((seed, 77))
