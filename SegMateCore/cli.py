@@ -33,7 +33,11 @@ COMMANDS = {
     "convert": ("SegMateCore.commands.convert", "turn a checkpoint into .safetensors or .onnx"),
     "models": ("SegMateCore.commands.models", "list the networks and the bundled checkpoints"),
     "phantom": ("SegMateCore.commands.phantom", "make synthetic CTs with the true organs"),
+    "prepare": ("SegMateCore.commands.prepare", "bring a data set into a Store for training"),
+    "store": ("SegMateCore.commands.store", "say what is in a Store, and draw it"),
     "train": ("SegMateCore.commands.train", "train a network on annotated CTs"),
+    "finetune": ("SegMateCore.commands.finetune", "go on training a checkpoint, on other CTs or organs"),
+    "distill": ("SegMateCore.commands.distill", "train a small network with a larger one as its teacher"),
     "doctor": ("SegMateCore.commands.doctor", "say what is installed, what works here and what is wrong"),
 }
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_CANCELLED, EXIT_BROKEN_PIPE = 1, 2, 130, 141

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 # Seconds between two drawings of the line on a terminal, and between two lines of a log.
 REDRAW_S = 0.1
 LOG_S = 10.0
-# Stages that count slices; others have nothing that a rate would say.
-SLICE_STAGES = ("segment", "probabilities")
+# What stages count; others have nothing better than steps.
+UNITS = {"segment": "slices", "probabilities": "slices", "prepare": "cases"}
 
 
 def say(text: str) -> None:
@@ -103,7 +103,7 @@ def progress_text(stage: str, done: int, total: int, seconds: float) -> str:
     """One line: "segment: 40 of 120 slices, 8.1 slices/s, 10 s left"."""
     if total <= 1:
         return f"{stage} ..."
-    unit = "slices" if stage in SLICE_STAGES else "steps"
+    unit = UNITS.get(stage, "steps")
     text = f"{stage}: {done} of {total} {unit}"
     if done and seconds > 0.5:
         rate = done / seconds
@@ -138,10 +138,11 @@ def _is_number(text: str) -> bool:
 
 
 @contextmanager
-def interruptible() -> Iterator[threading.Event]:
+def interruptible(piece: str = "this chunk of slices") -> Iterator[threading.Event]:
     """Within the block, Ctrl-C (or SIGTERM) sets the event that is given; a second Ctrl-C stops at once.
 
-    Outside the main thread, where Python takes no signals, the event is simply never set.
+    piece: what is finished before it stops. Outside the main thread, where Python takes no signals, the event
+    is simply never set.
     """
     asked = threading.Event()
 
@@ -150,7 +151,7 @@ def interruptible() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         asked.set()
         # A plain write: the stream may be in the middle of one of its own, which it does not take twice.
-        os.write(2, b"\nstopping after this chunk of slices (Ctrl-C again: at once)\n")
+        os.write(2, f"\nstopping after {piece} (Ctrl-C again: at once)\n".encode())
 
     before = {}
     if threading.current_thread() is threading.main_thread():

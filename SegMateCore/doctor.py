@@ -37,6 +37,7 @@ LIBRARIES = (
     ("torch", "torch", False, "the engine of .safetensors checkpoints: pip install 'segmate-core[torch]'"),
     ("timm", "timm", False, "encoders of the networks: pip install 'segmate-core[torch]'"),
     ("onnx", "onnx", False, "export to .onnx: pip install 'segmate-core[export]'"),
+    ("blosc2", "blosc2", False, "training data in Stores: pip install 'segmate-core[train]'"),
     ("SimpleITK", "SimpleITK", False, "adapters from and to its images: pip install SimpleITK"),
 )
 

@@ -11,26 +11,22 @@ from dataclasses import dataclass
 from os import PathLike
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from SegMateCore.atomic import atomic_write
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import Organ
 from SegMateCore.segmentation import Segmentation
+from SegMateCore.slice_picture import BACKGROUND, FAINT, TEXT, fitting, font_of, slice_picture
 from SegMateCore.volume import Volume
 
-WINDOW_CENTRE_HU, WINDOW_WIDTH_HU = 40, 400
-FILL_OPACITY = 0.33
-OUTLINE_PX = 2
-# The picture is drawn so much larger and then reduced: smooth outlines.
-SUPERSAMPLING = 2
 # The widest and the highest that a slice gets in the picture, and the room for the marks around it.
 PANEL_WIDTH_PX, PANEL_HEIGHT_PX = 460, 620
 MARGIN_PX = 26
 # Profiles along the axes are taken from at most about this many samples.
 PROFILE_SAMPLES = 160
 
-BACKGROUND, TEXT, FAINT, WARNING = (17, 19, 23), (232, 234, 238), (150, 156, 166), (255, 190, 70)
+WARNING = (255, 190, 70)
 
 
 @dataclass(frozen=True)
@@ -162,22 +158,11 @@ def _panel(
 ) -> Image.Image:
     """A slice with its organs and marks. hu, labels (rows, columns) as shown; scale: pixels per mm."""
     height, width = (max(2, round(mm * scale)) for mm in size_mm)
-    drawn = (width * SUPERSAMPLING, height * SUPERSAMPLING)
-    low = WINDOW_CENTRE_HU - WINDOW_WIDTH_HU / 2
-    grey = np.clip((hu.astype(np.float32) - low) * (255 / WINDOW_WIDTH_HU), 0, 255).astype(np.uint8)
-    grey = Image.fromarray(np.ascontiguousarray(grey)).resize(drawn, Image.Resampling.BICUBIC)
-    colour = np.repeat(np.asarray(grey, np.float32)[..., None], 3, axis=2)
-    for organ in organs:
-        mask = labels == organ.label
-        if mask.any():
-            _paint(colour, mask, organ.rgb, drawn)
-    slice_image = Image.fromarray(colour.round().astype(np.uint8)).resize(
-        (width, height), Image.Resampling.LANCZOS
-    )
+    slice_image = slice_picture(hu, labels, organs, (width, height))
     # Thin slabs would leave no room for the marks.
     panel = Image.new("RGB", (width + 2 * MARGIN_PX, max(height, MARGIN_PX) + 2 * MARGIN_PX), BACKGROUND)
     panel.paste(slice_image, (MARGIN_PX, (panel.height - height) // 2))
-    draw, font = ImageDraw.Draw(panel), _font(16)
+    draw, font = ImageDraw.Draw(panel), font_of(16)
     middle_x, middle_y = panel.width / 2, panel.height / 2
     places = (
         (MARGIN_PX / 2, middle_y),
@@ -188,25 +173,6 @@ def _panel(
     for mark, place in zip(view.marks, places):
         draw.text(place, mark, TEXT, font, anchor="mm")
     return panel
-
-
-def _paint(colour: np.ndarray, mask: np.ndarray, rgb: tuple[int, int, int], drawn: tuple[int, int]) -> None:
-    """Fill a mask lightly and draw its outline into `colour` (rows, columns, 3) float32, in place."""
-    soft = Image.fromarray(mask.astype(np.uint8) * 255).resize(drawn, Image.Resampling.BILINEAR)
-    inside = np.asarray(soft) > 127
-    core = inside.copy()
-    for _ in range(OUTLINE_PX * SUPERSAMPLING):
-        core = _eroded(core)
-    outline = inside & ~core
-    tint = np.asarray(rgb, np.float32)
-    colour[core] += FILL_OPACITY * (tint - colour[core])
-    colour[outline] = tint
-
-
-def _eroded(mask: np.ndarray) -> np.ndarray:
-    """Less one pixel at each border, that of the picture too."""
-    padded = np.pad(mask, 1)
-    return mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
 
 
 def _page(
@@ -222,14 +188,14 @@ def _page(
     columns = -(-len(rows) // legend_rows)
     page = Image.new("RGB", (width, head + body + 34 + legend_rows * 28 + edge), BACKGROUND)
     draw = ImageDraw.Draw(page)
-    draw.text((edge, 18), _fitting(title or "segmentation", _font(22), width - 2 * edge), TEXT, _font(22))
+    draw.text((edge, 18), fitting(title or "segmentation", font_of(22), width - 2 * edge), TEXT, font_of(22))
     line = 50
     if notice:
-        draw.text((edge, line), _fitting(notice, _font(16), width - 2 * edge), WARNING, _font(16))
+        draw.text((edge, line), fitting(notice, font_of(16), width - 2 * edge), WARNING, font_of(16))
     left = (width - sum(panel.width for panel in panels) - gap * (len(panels) - 1)) // 2
     for panel, caption in zip(panels, captions):
         page.paste(panel, (left, head + (body - panel.height) // 2))
-        draw.text((left + panel.width / 2, head + body + 8), caption, FAINT, _font(14), anchor="mm")
+        draw.text((left + panel.width / 2, head + body + 8), caption, FAINT, font_of(14), anchor="mm")
         left += panel.width + gap
     _legend(draw, rows, (edge, head + body + 34), columns, (width - 2 * edge) // columns)
     return page
@@ -246,20 +212,6 @@ def _legend(
         x, y = corner[0] + index % columns * pitch, corner[1] + index // columns * 28
         draw.rounded_rectangle((x, y + 3, x + 18, y + 19), 3, fill=tuple(organ.rgb))
         amount = f"{volume_ml:,.0f} ml" if volume_ml >= 10 else f"{volume_ml:.1f} ml"
-        draw.text((x + 26, y + 11), organ.name, TEXT if volume_ml else FAINT, _font(16), anchor="lm")
-        offset = draw.textlength(organ.name + "  ", _font(16))
-        draw.text((x + 26 + offset, y + 11), amount if volume_ml else "none", FAINT, _font(16), anchor="lm")
-
-
-def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text, shortened in its middle where it is wider than `width` pixels."""
-    if font.getlength(text) <= width:
-        return text
-    keep = len(text)
-    while keep > 8 and font.getlength(text[: keep // 2] + "..." + text[-keep // 2 :]) > width:
-        keep -= 2
-    return text[: keep // 2] + "..." + text[-keep // 2 :]
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)
+        draw.text((x + 26, y + 11), organ.name, TEXT if volume_ml else FAINT, font_of(16), anchor="lm")
+        offset = draw.textlength(organ.name + "  ", font_of(16))
+        draw.text((x + 26 + offset, y + 11), amount if volume_ml else "none", FAINT, font_of(16), anchor="lm")

@@ -95,7 +95,7 @@ def _slices_onto(grid: WorkingGrid, slices: Iterator[np.ndarray]) -> np.ndarray:
     out = np.zeros(grid.shape, np.float32)
     for k, plane in enumerate(slices):
         targets = np.flatnonzero(weights_k[:, k])
-        if targets.size == 0:
+        if targets.size == 0 or not plane.any():  # most slices of a mask are empty
             continue
         small = weights_j @ plane @ weights_i
         for target in targets:

@@ -9,7 +9,7 @@ from pathlib import Path
 from SegMateCore.console import ProgressLine, interruptible, say
 from SegMateCore.errors import Cancelled, SegMateError
 
-LAYOUTS = ("cases", "totalsegmentator", "totalsegmentator1", "segthor", "amos22", "nnunet")
+LAYOUTS = ("cases", "totalsegmentator", "totalsegmentator1", "segthor", "amos22", "nnunet", "decathlon")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,5 +85,6 @@ def _write(arguments: argparse.Namespace, seeds: Iterator[int]) -> list[str]:
         "segthor": layouts.write_segthor,
         "amos22": layouts.write_amos22,
         "nnunet": layouts.write_nnunet,
+        "decathlon": layouts.write_decathlon,
     }
     return writers[arguments.layout](arguments.output, phantoms)

@@ -1,6 +1,6 @@
 """One augmented training chunk of one case: where to look, how to bend space, what to paint and spoil.
 
-Takes TrainingCase values, gives Chunk values: HU and labels of `slices` axial slices (plus the neighbours
+Takes Sources, gives Chunk values: HU and labels of `slices` axial slices (plus the neighbours
 that the network's window needs) on a rows x columns crop. Space is sampled once, by one smooth map that
 combines scales, rotations and two free-form grids, so that image, tissue and labels cannot come apart.
 Arrays are canonical RAS: axis 2 (columns) is left to right, so a mirrored chunk swaps the paired channels
@@ -16,14 +16,14 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from SegMateCore.data.cases import TrainingCase
 from SegMateCore.data.degradation import degrade
 from SegMateCore.data.painting import paint_phantom, repaint_ct, shift_tissues
+from SegMateCore.data.sources import Source
 from SegMateCore.data.tissue import TISSUE_INDEX, TISSUES
 from SegMateCore.training.recipe import Augmentation, Sampling
 
 # Tissue and label share one volume, so that a single nearest-neighbour look-up serves both.
-LABEL_BASE = 32
+LABEL_BASE = 256
 # Random offset of a crop's centre from the body's: (rows, columns), in working voxels.
 CENTRE_JITTER = (18.0, 22.0)
 SLICE_JITTER = 4.0
@@ -43,72 +43,52 @@ class Chunk:
     heights: Tensor
 
 
-class Source:
-    """A case made ready for sampling: where its organs and its body lie, and the mean HU of its tissues."""
-
-    def __init__(self, case: TrainingCase):
-        self.case = case
-        self.shape = case.tissue.shape
-        self.code = case.tissue.astype(np.int16) * LABEL_BASE + case.labels
-        present = (int(label) for label in np.unique(case.labels) if label)
-        self.organ_slices = {
-            label - 1: np.flatnonzero((case.labels == label).any(axis=(1, 2)))
-            for label in present
-            if case.annotated[label - 1]
-        }
-        body = case.tissue != TISSUE_INDEX["outside air"]
-        self.body_slices = np.flatnonzero(body.any(axis=(1, 2)))
-        if self.body_slices.size == 0:
-            self.body_slices = np.arange(self.shape[0])
-        self.centre = _centre_of(body)
-        self.tissue_mean_hu = None if case.hu is None else _tissue_means(case)
-
-    def slab(self, first: int, last: int) -> tuple[Tensor | None, Tensor]:
-        """(hu or None, code) of slices first..last - 1 as float32 (1, 1, last - first, J, I)."""
-        code = torch.from_numpy(self.code[first:last].astype(np.float32))[None, None]
-        if self.case.hu is None:
-            return None, code
-        return torch.from_numpy(self.case.hu[first:last].astype(np.float32))[None, None], code
-
-
 class Augmenter:
-    """Makes chunks. Deterministic by its two generators; nothing else is random.
+    """Makes one chunk; everything random comes from the seed of its generators.
 
-    partners: for each channel, the one that it becomes in a mirror.
+    partners: for each channel, the one that it becomes in a mirror; spacing_mm: of the working grid (the
+    free-form amplitudes are in mm).
     """
 
     def __init__(
-        self, options: Augmentation, sampling: Sampling, context: int, partners: tuple[int, ...], seed: int
+        self,
+        options: Augmentation,
+        sampling: Sampling,
+        context: int,
+        partners: tuple[int, ...],
+        spacing_mm: float,
+        rng: np.random.Generator,
     ):
         self.options = options
         self.sampling = sampling
         self.depth = sampling.chunk_slices + context - 1
         self.partners = partners
-        self.rng = np.random.default_rng(seed)
-        self.noise = torch.Generator().manual_seed(seed)
+        self.spacing_mm = spacing_mm
+        self.rng = rng
+        self.noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
 
-    def chunk(self, source: Source, spacing_mm: float) -> Chunk:
-        """One chunk of a case; spacing_mm: of its grid (the free-form amplitudes are in mm)."""
-        case, rng, options = source.case, self.rng, self.options
-        positions = self._positions(source, spacing_mm)
-        hu, tissue, labels = _sample(source, positions)
+    def chunk(self, source: Source, middle_slice: float) -> Chunk:
+        """One chunk of a case around a slice."""
+        rng, options = self.rng, self.options
+        positions = self._positions(source, middle_slice)
+        hu, tissue, labels, tissue_mean_hu = _sample(source, positions)
         if hu is None:
             hu = paint_phantom(tissue, rng, self.noise)
-        elif case.is_complete and rng.random() < options.repaint:
-            hu = repaint_ct(hu, tissue, source.tissue_mean_hu, rng, self.noise)
+        elif source.is_complete and rng.random() < options.repaint:
+            hu = repaint_ct(hu, tissue, tissue_mean_hu, rng, self.noise)
         elif rng.random() < options.hu_shift:
             hu = shift_tissues(hu, tissue, rng)
         hu = torch.where(_inside(positions, source.shape), hu, torch.tensor(OUTSIDE_HU))
         if options.degradation:
             hu, labels = degrade(hu, labels, tissue == TISSUE_INDEX["outside air"], rng, self.noise)
-        annotated = torch.tensor(case.annotated)
+        annotated = torch.tensor(source.annotated)
         if rng.random() < options.mirror:
             hu, labels, annotated = mirrored(hu, labels, annotated, self.partners)
         middle = positions[:, positions.shape[1] // 2, positions.shape[2] // 2, 0]
         heights = (middle / max(source.shape[0] - 1, 1)).clamp(0, 1)
         return Chunk(hu.contiguous(), labels.contiguous(), annotated, heights)
 
-    def _positions(self, source: Source, spacing_mm: float) -> Tensor:
+    def _positions(self, source: Source, middle_slice: float) -> Tensor:
         """Source voxel (k, j, i) of every chunk voxel, float32 (S, H, W, 3)."""
         rows, columns = self.sampling.rows, self.sampling.columns
         axes = [
@@ -116,10 +96,10 @@ class Augmenter:
             for count in (self.depth, rows, columns)
         ]
         grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-        positions = grid @ self._linear_map().T + self._centre(source)
+        positions = grid @ self._linear_map().T + self._centre(source, middle_slice)
         for nodes, amplitude_mm in ((4, self.options.coarse_warp_mm), (8, self.options.fine_warp_mm)):
             if amplitude_mm > 0:
-                positions = positions + self._warp(nodes, amplitude_mm / spacing_mm)
+                positions = positions + self._warp(nodes, amplitude_mm / self.spacing_mm)
         return positions
 
     def _linear_map(self) -> Tensor:
@@ -138,15 +118,11 @@ class Augmenter:
             turn = turn @ plane
         return torch.from_numpy((turn / scale).astype(np.float32))
 
-    def _centre(self, source: Source) -> Tensor:
-        rng = self.rng
-        k = float(rng.choice(source.body_slices))
-        if source.organ_slices and rng.random() < self.options.organ_centred:
-            channels = list(source.organ_slices)
-            weights = np.array([self.sampling.organ_weights[channel] for channel in channels], float)
-            channel = channels[rng.choice(len(channels), p=weights / weights.sum())]
-            k = float(rng.choice(source.organ_slices[channel])) + rng.uniform(-SLICE_JITTER, SLICE_JITTER)
-        j, i = (middle + rng.uniform(-jitter, jitter) for middle, jitter in zip(source.centre, CENTRE_JITTER))
+    def _centre(self, source: Source, middle_slice: float) -> Tensor:
+        k = middle_slice + self.rng.uniform(-SLICE_JITTER, SLICE_JITTER)
+        j, i = (
+            middle + self.rng.uniform(-jitter, jitter) for middle, jitter in zip(source.centre, CENTRE_JITTER)
+        )
         return torch.tensor([k, j, i], dtype=torch.float32)
 
     def _warp(self, nodes: int, amplitude: float) -> Tensor:
@@ -167,29 +143,35 @@ def mirrored(
     return hu.flip(2), renamed[labels.flip(2).long()], annotated[list(partners)]
 
 
-def _sample(source: Source, positions: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-    """(hu float32 or None, tissue int64, labels uint8), each (S, H, W): HU linear, numbers nearest.
+def _sample(source: Source, positions: Tensor) -> tuple[Tensor | None, Tensor, Tensor, Tensor | None]:
+    """(hu float32 or None, tissue int64, labels uint8), each (S, H, W), and the mean HU of every tissue.
 
-    Outside the image in-plane everything is air; beyond the first and last slice these repeat, as in predict.
+    HU linear, numbers nearest. Outside the image in-plane everything is air; beyond the first and last slice
+    these repeat, as in predict.
     """
     count = source.shape[0]
     low, high = (float(value) for value in torch.aminmax(positions[..., 0]))
     first = int(np.clip(np.floor(low), 0, count - 1))
     last = int(np.clip(np.ceil(high) + 1, first + 1, count))
-    hu_slab, code_slab = source.slab(first, last)
+    hu, tissue, labels = source.slab(first, last)
     extent = torch.tensor([last - first, *source.shape[1:]], dtype=torch.float32)
     shifted = positions - torch.tensor([first, 0.0, 0.0])
     # grid_sample's own units: -1 and 1 are the outer faces of the first and last voxel; (x, y, z) order.
     unit = ((2 * shifted + 1) / extent - 1).flip(-1)[None]
 
-    def look_up(slab: Tensor, mode: str) -> Tensor:
-        return functional.grid_sample(slab, unit, mode=mode, padding_mode="border", align_corners=False)[0, 0]
+    def look_up(slab: np.ndarray, mode: str) -> Tensor:
+        volume = torch.from_numpy(slab.astype(np.float32))[None, None]
+        return functional.grid_sample(volume, unit, mode=mode, padding_mode="border", align_corners=False)[
+            0, 0
+        ]
 
-    code = look_up(code_slab, "nearest").long()
+    code = look_up(tissue.astype(np.float32) * LABEL_BASE + labels, "nearest").long()
     inside = _inside(positions, source.shape)
     code = torch.where(inside, code, torch.zeros_like(code))
-    hu = None if hu_slab is None else look_up(hu_slab, "bilinear")
-    return hu, code // LABEL_BASE, (code % LABEL_BASE).to(torch.uint8)
+    tissues, numbers = code // LABEL_BASE, (code % LABEL_BASE).to(torch.uint8)
+    if hu is None:
+        return None, tissues, numbers, None
+    return look_up(hu, "bilinear"), tissues, numbers, _tissue_means(hu, tissue)
 
 
 def _inside(positions: Tensor, shape: tuple[int, int, int]) -> Tensor:
@@ -198,18 +180,9 @@ def _inside(positions: Tensor, shape: tuple[int, int, int]) -> Tensor:
     return (j >= -0.5) & (j <= rows - 0.5) & (i >= -0.5) & (i <= columns - 0.5)
 
 
-def _centre_of(body: np.ndarray) -> tuple[float, float]:
-    """Middle (row, column) of the body's bounding box, over all slices."""
-    middles = []
-    for axis in ((0, 2), (0, 1)):
-        filled = np.flatnonzero(body.mean(axis=axis) > 0.01)
-        middles.append(float(filled[0] + filled[-1]) / 2 if filled.size else body.shape[3 - sum(axis)] / 2)
-    return middles[0], middles[1]
-
-
-def _tissue_means(case: TrainingCase) -> Tensor:
-    """Mean HU of each tissue in the case, float32 (len(TISSUES),); 0 for tissues that it lacks."""
-    flat = case.tissue.ravel()
+def _tissue_means(hu: np.ndarray, tissue: np.ndarray) -> Tensor:
+    """Mean HU of each tissue here, float32 (len(TISSUES),); 0 for tissues that are not here."""
+    flat = tissue.ravel()
     counts = np.bincount(flat, minlength=len(TISSUES))
-    sums = np.bincount(flat, weights=case.hu.ravel(), minlength=len(TISSUES))
+    sums = np.bincount(flat, weights=hu.ravel(), minlength=len(TISSUES))
     return torch.from_numpy((sums / np.maximum(counts, 1)).astype(np.float32))

@@ -4,7 +4,7 @@ Each writer takes a folder and an iterable of `Phantom` (used one at a time, so 
 low), writes what the dataset's download holds for the organs that a phantom knows, with exactly the
 dataset's file names and label numbers, and returns the case names. Sources of the layouts: TotalSegmentator
 v1 and v2 (Wasserthal 2023), SegTHOR (Lambert 2020), AMOS22 (Ji 2022), nnU-Net's raw format version 2
-(Isensee 2021).
+(Isensee 2021), Medical Segmentation Decathlon (Antonelli 2022).
 """
 
 from __future__ import annotations
@@ -169,6 +169,30 @@ def write_nnunet(folder: str | Path, phantoms: Iterable[Phantom]) -> list[str]:
         "labels": labels,
         "numTraining": len(cases),
         "file_ending": ".nii.gz",
+    }
+    _write_json(folder / "dataset.json", document)
+    return cases
+
+
+def write_decathlon(folder: str | Path, phantoms: Iterable[Phantom]) -> list[str]:
+    """Medical Segmentation Decathlon: imagesTr/<case>.nii.gz, labelsTr/<case>.nii.gz and its dataset.json."""
+    folder, cases = Path(folder), []
+    for number, phantom in enumerate(phantoms):
+        case = f"phantom_{number:03d}"
+        _write_image(phantom, folder / "imagesTr" / f"{case}.nii.gz")
+        _write_labels(phantom, phantom.labels, folder / "labelsTr" / f"{case}.nii.gz")
+        cases.append(case)
+    document = {
+        "name": "phantoms",
+        "tensorImageSize": "3D",
+        "modality": {"0": "CT"},
+        "labels": {"0": "background", **{str(organ.label): organ.name for organ in NINE}},
+        "numTraining": len(cases),
+        "numTest": 0,
+        "training": [
+            {"image": f"./imagesTr/{case}.nii.gz", "label": f"./labelsTr/{case}.nii.gz"} for case in cases
+        ],
+        "test": [],
     }
     _write_json(folder / "dataset.json", document)
     return cases

@@ -34,10 +34,14 @@ class WeightAverage:
         for key in state.keys() - set(self._floating):
             self.averaged[key].copy_(state[key])
 
+    def load(self, averaged: dict[str, Tensor], updates: int) -> None:
+        """Go on from a saved average."""
+        self.updates = updates
+        for key, value in self.averaged.items():
+            value.copy_(averaged[key])
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Key -> array, for a checkpoint."""
-        return {key: _contiguous(value) for key, value in self.averaged.items()}
-
-
-def _contiguous(value: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(value.detach().cpu().numpy())
+        return {
+            key: np.array(value.detach().cpu().numpy(), order="C") for key, value in self.averaged.items()
+        }

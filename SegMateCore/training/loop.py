@@ -1,224 +1,294 @@
-"""The training loop: chunks, network, loss, AdamW, averaged weights, now and then a checkpoint.
+"""The training loop: steps, log lines, epochs with validation, checkpoints, resume points. One for all
+machines.
 
-Takes a Recipe and TrainingCase values, writes `last.safetensors` (averaged weights, halved) and
-`metrics.jsonl` into a folder. The number of steps, not the clock, defines the schedule: with one thread the
-same seed gives the same weights on the same machine.
+Takes a Recipe and TrainingData, fills the folder of a run (run_folder.py) and gives the last checkpoint. The
+number of steps, not the clock, defines the schedule: on one thread the same seed gives the same weights on
+the same machine, however often the run was interrupted.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from SegMateCore.backends import torch_device
 from SegMateCore.checkpoint import Checkpoint
-from SegMateCore.data.cases import TrainingCase
 from SegMateCore.errors import Cancelled, SegMateError
-from SegMateCore.models import create_model
-from SegMateCore.organs import NINE, OrganSet
-from SegMateCore.training.averaging import WeightAverage
-from SegMateCore.training.losses import one_hot, segmentation_loss
-from SegMateCore.training.recipe import Optimisation, Recipe
+from SegMateCore.training.callbacks import Callback, Event, MetricsFile, TensorBoard, curves
+from SegMateCore.training.clock import Clock
+from SegMateCore.training.data import TrainingData
+from SegMateCore.training.distributed import Ranks, joined_ranks
+from SegMateCore.training.feeds import make_feed
+from SegMateCore.training.networks import Teacher, network_from, new_network
+from SegMateCore.training.pictures import draw_preview
+from SegMateCore.training.recipe import Recipe
+from SegMateCore.training.recipe_file import recipe_from_dict, recipe_to_dict
 from SegMateCore.training.record import checkpoint_document
-from SegMateCore.training.resize_gradients import PackedResizeGradients
-from SegMateCore.training.sampling import Batch, CaseMix, ChunkPool
+from SegMateCore.training.resume import read_state
+from SegMateCore.training.run_folder import (
+    BEST_NAME,
+    LAST_NAME,
+    RESUME_NAME,
+    check_folder,
+    check_same_run,
+    remove_halves,
+    write_configuration,
+)
+from SegMateCore.training.schedule import Patience, learning_rate
+from SegMateCore.training.trainer import Trainer
+from SegMateCore.training.validation import Scored, Scores, validate
 from SegMateCore.weights_file import halved
 
-CHECKPOINT_NAME = "last.safetensors"
-METRICS_NAME = "metrics.jsonl"
-# Probability that the untrained network gives every organ: most pixels hold none.
-PRIOR_PROBABILITY = 0.05
+# Several processes must agree to stop; asking them costs a little, so it is not done at every step.
+AGREE_EVERY = 10
 
 
 @dataclass(frozen=True)
-class Progress:
-    """What progress() is called with at every log line. metrics: the line of metrics.jsonl."""
+class Control:
+    """What decides how a run goes, not what it computes.
 
-    step: int
-    steps: int
-    metrics: dict
+    device: "auto", "cpu", "cuda", "cuda:N" or "mps"; resume: go on with the run in the folder, if there is
+    one; stop_after_epochs: stop there, as if cancelled, and leave the rest for later; callbacks: of the
+    caller's, beside metrics, curves and TensorBoard; cancelled: asked before steps.
+    """
+
+    device: str = "cpu"
+    resume: bool = False
+    stop_after_epochs: int | None = None
+    callbacks: tuple[Callback, ...] = ()
+    cancelled: Callable[[], bool] | None = None
 
 
 def train(
     recipe: Recipe,
-    cases: Sequence[TrainingCase],
+    data: TrainingData,
     out_dir: str | PathLike,
-    progress: Callable[[Progress], None] | None = None,
-    cancelled: Callable[[], bool] | None = None,
-    organs: OrganSet = NINE,
-    device: str = "cpu",
+    control: Control = Control(),
+    start: Checkpoint | None = None,
+    teacher: Checkpoint | None = None,
 ) -> Checkpoint:
-    """Train and return the final checkpoint, which is also on disk. Uses torch's current number of threads.
+    """Train and return the last checkpoint, which is also on disk. Uses torch's current number of threads.
 
-    device: "cpu", "cuda", "cuda:N", "mps", or "auto" for the best there is; chunks are made on the CPU.
-    Raises SegMateError when there is nothing to learn from or the loss is no longer a number; Cancelled when
-    cancelled() turns true, after which the last written checkpoint stays.
+    start: the checkpoint whose weights to begin with; teacher: one to learn from (recipe.teaching). Raises
+    SegMateError when there is nothing to learn from, when the folder holds another run, or when the loss is
+    no longer a number; Cancelled when control says so, after which the run can be resumed from that very
+    step.
     """
-    out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    # Layers draw their first weights, and dropout its masks, from torch's global generator.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        run = _Run(recipe, cases, organs, torch_device(device))
-        with open(out_dir / METRICS_NAME, "w", encoding="utf-8") as metrics:
-            for step in range(1, recipe.optimisation.steps + 1):
-                if cancelled is not None and cancelled():
-                    raise Cancelled(f"training stopped after {step - 1} steps")
-                run.step(step)
-                if step % recipe.optimisation.log_every == 0 or step == recipe.optimisation.steps:
-                    line = run.log_line(step)
-                    metrics.write(json.dumps(line) + "\n")
-                    metrics.flush()
-                    if progress is not None:
-                        progress(Progress(step, recipe.optimisation.steps, line))
-                if step % recipe.optimisation.save_every == 0 or step == recipe.optimisation.steps:
-                    checkpoint = run.write(out_dir / CHECKPOINT_NAME, step)
-    return checkpoint
+    folder = Path(out_dir)
+    with joined_ranks(control.device) as ranks:
+        if not data.sources:
+            raise SegMateError("no training cases, expected at least one annotated CT or phantom")
+        steps_per_pass = data.slices // (
+            recipe.optimisation.batch * recipe.optimisation.accumulate * ranks.world
+        )
+        recipe = recipe.resolved(data.organs, data.voxels, steps_per_pass)
+        resuming = check_folder(folder, control.resume)
+        cuda = [ranks.device] if ranks.device.type == "cuda" else []
+        # Layers draw their first weights, and dropout its masks, from torch's global generators.
+        with torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(recipe.seed)
+            run = _Run(recipe, data, folder, control, ranks, {"start": start, "teacher": teacher})
+            if resuming:
+                run.take_up()
+            try:
+                return run.go()
+            finally:
+                run.trainer.feed.close()
 
 
 class _Run:
-    """The moving parts of one training run."""
+    """A run on its way: the trainer, the memory of scores, and the folder."""
 
-    def __init__(self, recipe: Recipe, cases: Sequence[TrainingCase], organs: OrganSet, device: str):
-        self.recipe, self.cases, self.organs = recipe, cases, organs
-        self.device = torch.device(device)
-        options = recipe.optimisation
-        overrides = {**recipe.model_options, "context": recipe.preprocessing.context, "organs": len(organs)}
-        self.model = create_model(recipe.model, **overrides)
-        _start_from_background(self.model, len(organs))
-        if options.channels_last:
-            self.model = self.model.to(memory_format=torch.channels_last)
-        self.model.to(self.device).train()
-        self.optimiser = make_optimiser(self.model, options)
-        self.average = WeightAverage(self.model, options.average_decay)
-        self.pool = ChunkPool(CaseMix(cases, recipe), recipe, organs.partner_permutation())
-        self.started = time.monotonic()
-        self.data_seconds = 0.0
-        self.totals = _Totals(len(organs))
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: TrainingData,
+        folder: Path,
+        control: Control,
+        ranks: Ranks,
+        ancestors: dict[str, Checkpoint | None],
+    ):
+        self.recipe, self.data, self.folder, self.control, self.ranks = recipe, data, folder, control, ranks
+        self.ancestors = ancestors
+        start, teacher = ancestors["start"], ancestors["teacher"]
+        teacher = None if teacher is None else Teacher(teacher, data.organs, recipe, ranks.device)
+        context = max(recipe.preprocessing.context, teacher.context if teacher else 1)
+        partners = data.organs.partner_permutation()
+        feed = make_feed(data.sources, recipe, context, partners, ranks.rank)
+        if start is None:
+            model = new_network(recipe, data.organs)
+        else:
+            model = network_from(start, recipe, data.organs)
+        self.trainer = Trainer(recipe, model, feed, ranks, teacher)
+        self.cases = data.validation[: recipe.validation.cases or None]
+        self.patience = Patience()
+        self.metrics: dict = {}
+        self.done = 0
+        self.owes_epoch = False
+        self.seconds = 0.0
+        self.callbacks: Sequence[Callback] = ()
+        if ranks.is_first:
+            own = (MetricsFile(), curves, *([TensorBoard()] if TensorBoard.is_installed() else []))
+            self.callbacks = (*own, *control.callbacks)
 
-    def step(self, step: int) -> None:
+    def take_up(self) -> None:
+        """Go on with the run in the folder."""
+        path = self.folder / RESUME_NAME
+        state = read_state(path)
+        earlier = recipe_from_dict(state["recipe"], str(path))
+        check_same_run(state, self.recipe, earlier, self._identity(), self.folder)
+        self.trainer.load(path)
+        self.done, self.seconds, self.owes_epoch = state["step"], state["seconds"], state["owes_epoch"]
+        self.patience, self.metrics = Patience(**state["patience"]), state["metrics"]
+
+    def go(self) -> Checkpoint:
+        """All steps that are left."""
+        options, first = self.recipe.optimisation, self.done
+        if self.ranks.is_first:
+            remove_halves(self.folder)
+            write_configuration(self.folder, self.recipe, self.ranks)
+        self._tell("start", {"owes_epoch": self.owes_epoch})
+        self.clock = Clock(self.seconds, first)
+        if self.owes_epoch:
+            self._end_epoch()
+        while self.done < options.steps and not self.patience.is_over(options):
+            if self._is_cancelled(first):
+                self._save()
+                raise Cancelled(f"training stopped after {self.done} steps; --resume goes on from there")
+            self._step(self.done + 1)
+            if self.done % options.steps_per_epoch == 0 or self.done == options.steps:
+                self._end_epoch()
+                if self.epoch == self.control.stop_after_epochs and self.done < options.steps:
+                    break
+            elif self.done % options.log_every == 0 and self.clock.is_due(options.save_minutes):
+                self._save()
+        if self.done == options.steps or self.patience.is_over(options):
+            self._tell("end", {"step": self.done})
+        self.ranks.any(False)  # files of the first process are complete when any process returns
+        return Checkpoint.read(self.folder / LAST_NAME)
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that are behind, the one that is under way or cut short at the end counting as one."""
+        return math.ceil(self.done / self.recipe.optimisation.steps_per_epoch)
+
+    def _step(self, number: int) -> None:
         options = self.recipe.optimisation
-        started = time.monotonic()
-        if step % self.recipe.sampling.steps_per_chunk == 0:
-            self.pool.renew()
-        batch = self.pool.batch(options.batch).to(self.device)
-        self.data_seconds += time.monotonic() - started
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(step, options)
-        slices = batch.slices
-        if options.channels_last:
-            slices = slices.contiguous(memory_format=torch.channels_last)
-        faster = PackedResizeGradients() if options.channels_last else nullcontext()
-        with faster, torch.autocast(self.device.type, torch.bfloat16, enabled=options.bfloat16):
-            logits = self.model(slices, batch.z_positions)["segmentation"]
-        loss, terms = segmentation_loss(logits, batch.labels, batch.annotated, self.recipe.loss)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), options.clip_norm)
-        self.optimiser.step()
-        self.average.update(self.model)
-        self.totals.add(loss.detach(), terms)
-        if step % options.log_every == 0:
-            self.totals.add_dice(logits.detach().float(), batch)
+        logs = number % options.log_every == 0
+        self.trainer.step(number, self.patience.reductions, with_dice=logs)
+        self.done = number
+        if logs or number % options.steps_per_epoch == 0 or number == options.steps:
+            self._tell("log", self._log_line())
 
-    def log_line(self, step: int) -> dict:
+    def _log_line(self) -> dict:
         """Means since the last line; raises SegMateError where the loss is not a number."""
-        line = self.totals.take()
-        if not math.isfinite(line["loss"]):
+        terms = self.trainer.means.take()
+        loss = terms.pop("loss")
+        if not math.isfinite(loss):
             raise SegMateError(
-                f"the loss is {line['loss']} at step {step}; lower optimisation.rate in the recipe"
+                f"the loss is {loss} at step {self.done}; lower optimisation.rate in the recipe"
             )
-        seconds = time.monotonic() - self.started
-        timing = {
-            "steps_per_s": round(step / seconds, 3),
-            "data_share": round(self.data_seconds / seconds, 3),
-        }
-        dice = {organ.name: value for organ, value in zip(self.organs, line.pop("dice_of_organ"))}
-        rate = learning_rate(step, self.recipe.optimisation)
+        dice = dict(zip(self.data.organs.names, self.trainer.means.dice))
+        options = self.recipe.optimisation
         return {
-            "step": step,
-            "rate": rate,
-            **line,
-            **timing,
-            "seconds": round(seconds, 1),
+            "step": self.done,
+            "rate": learning_rate(self.done, options, self.patience.reductions),
+            "loss": round(loss, 5),
+            "terms": {name: round(value, 5) for name, value in terms.items()},
             "batch_dice": dice,
+            **self.clock.figures(self.done, self.trainer.data_seconds, options.batch * self.ranks.world),
         }
 
-    def write(self, path: Path, step: int) -> Checkpoint:
-        document = checkpoint_document(self.recipe, self.model, self.cases, self.organs, step)
-        return Checkpoint.write(path, document, [halved(self.average.arrays())])
-
-
-class _Totals:
-    """Sums since the last log line, and a running Dice of each organ in training batches."""
-
-    MEMORY = 0.9
-
-    def __init__(self, channels: int):
-        self.count = 0
-        self.sums: dict[str, torch.Tensor] = {}
-        self.dice: list[float | None] = [None] * channels
-
-    def add(self, loss: torch.Tensor, terms: dict) -> None:
-        self.count += 1
-        for name, value in {"loss": loss, **terms}.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-
-    def add_dice(self, logits: torch.Tensor, batch: Batch) -> None:
-        """logits (B, C, H, W) of the last batch; organs that are not in it keep their value."""
-        target = one_hot(batch.labels, logits.shape[1]) & batch.annotated[:, :, None, None]
-        found = (logits > 0) & batch.annotated[:, :, None, None]
-        overlap, size = (
-            (found & target).sum(dim=(0, 2, 3)),
-            (found.sum(dim=(0, 2, 3)) + target.sum(dim=(0, 2, 3))),
+    def _end_epoch(self) -> None:
+        """Validate, write the checkpoints and a resume point."""
+        options, epoch = self.recipe.optimisation, self.epoch
+        if self.cases and not self.owes_epoch:
+            # Validation may take long: what was learnt so far is safe before it begins.
+            self._save(owes_epoch=True)
+        is_due = epoch % self.recipe.validation.every_epochs == 0 or self.done == options.steps
+        scores, kept = Scores({}), []
+        if self.cases and is_due:
+            previews = self.recipe.validation.previews
+            made = self._checkpoint(in_memory=True)
+            scores, kept = validate(made, self.cases, self.ranks, previews, self.control.cancelled)
+            self.metrics = {
+                "epoch": epoch, "score": scores.score, "dice": scores.by_organ, "cases": len(self.cases),
+            }  # fmt: skip
+        is_best = self.patience.observe(scores.score, epoch, options)
+        self._draw(kept, epoch)
+        if self.ranks.is_first:
+            self._checkpoint(LAST_NAME)
+            if is_best:
+                self._checkpoint(BEST_NAME)
+        self._tell(
+            "epoch",
+            {
+                "step": self.done,
+                "epoch": epoch,
+                "score": scores.score,
+                "best": self.patience.best,
+                "dice": scores.by_organ,
+                "cases": scores.cases,
+            },
         )
-        present = target.any(dim=3).any(dim=2).any(dim=0)
-        for channel in torch.nonzero(present).flatten().tolist():
-            now, before = float(2 * overlap[channel] / size[channel]), self.dice[channel]
-            blended = now if before is None else self.MEMORY * before + (1 - self.MEMORY) * now
-            self.dice[channel] = round(blended, 4)
+        self.owes_epoch = False
+        self._save()
 
-    def take(self) -> dict:
-        line = {name: float(total) / max(self.count, 1) for name, total in self.sums.items()}
-        self.count, self.sums = 0, {}
-        return {**{name: round(value, 5) for name, value in line.items()}, "dice_of_organ": list(self.dice)}
+    def _checkpoint(self, name: str = "", in_memory: bool = False) -> Checkpoint:
+        metrics = {"validation": self.metrics} if self.metrics else {}
+        document = checkpoint_document(
+            self.recipe, self.trainer.model, self.data.sources, self.data.organs, self.done, self.ancestors,
+            metrics,
+        )  # fmt: skip
+        weights = [halved(_single(self.trainer.average.arrays()))]
+        if in_memory:
+            return Checkpoint.in_memory(document, weights)
+        return Checkpoint.write(self.folder / name, document, weights)
+
+    def _draw(self, kept: Sequence[Scored], epoch: int) -> None:
+        for scored in kept:
+            path = self.folder / f"preview_{scored.name}.png"
+            draw_preview(scored, path, f"{scored.name}, epoch {epoch}")
+
+    def _save(self, owes_epoch: bool = False) -> None:
+        """The resume point. owes_epoch: the steps of an epoch are done, its validation is not."""
+        self.clock.saved()
+        if not self.ranks.is_first:
+            return
+        state = {
+            "step": self.done,
+            "owes_epoch": owes_epoch,
+            "seconds": self.clock.seconds,
+            "patience": asdict(self.patience),
+            "metrics": self.metrics,
+            "recipe": recipe_to_dict(self.recipe),
+            "identity": self._identity(),
+        }
+        self.trainer.save(self.folder / RESUME_NAME, state)
+
+    def _identity(self) -> dict:
+        """What the run learns from, JSON-able."""
+        hashes = {role: None if c is None else c.weights_sha256 for role, c in self.ancestors.items()}
+        return {"set of cases": self.data.fingerprint(), **hashes}
+
+    def _is_cancelled(self, first: int) -> bool:
+        asked = self.control.cancelled is not None and self.control.cancelled()
+        if self.ranks.world > 1 and (self.done - first) % AGREE_EVERY:
+            return False
+        return self.ranks.any(asked)
+
+    def _tell(self, kind: str, values: dict) -> None:
+        event = Event(kind, self.done, self.recipe.optimisation.steps, self.epoch, values, self.folder)
+        for callback in self.callbacks:
+            callback(event)
 
 
-def learning_rate(step: int, options: Optimisation) -> float:
-    """Rate of step 1..steps: linear warm-up, then a cosine down to final_rate x rate."""
-    warm_up = max(1, round(options.warm_up * options.steps))
-    if step <= warm_up:
-        return options.rate * step / warm_up
-    share = (step - warm_up) / max(1, options.steps - warm_up)
-    floor = options.final_rate
-    return options.rate * (floor + (1 - floor) * (1 + math.cos(math.pi * share)) / 2)
-
-
-def make_optimiser(model: nn.Module, options: Optimisation) -> torch.optim.AdamW:
-    """AdamW; norms and biases (one-dimensional) are not decayed."""
-    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": options.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=options.rate, fused=True)
-
-
-def _start_from_background(model: nn.Module, organs: int) -> None:
-    """Set the output bias to the organs' prior, so that training does not begin by unlearning."""
-    outputs = [
-        layer for layer in model.modules() if isinstance(layer, nn.Conv2d) and layer.out_channels == organs
-    ]
-    for layer in outputs:
-        if layer.bias is not None:
-            nn.init.constant_(layer.bias, math.log(PRIOR_PROBABILITY / (1 - PRIOR_PROBABILITY)))
+def _single(arrays: dict) -> dict:
+    """float64 arrays as float32: what a checkpoint holds."""
+    return {
+        key: value.astype("float32") if value.dtype == "float64" else value for key, value in arrays.items()
+    }

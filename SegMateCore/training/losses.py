@@ -1,79 +1,116 @@
-"""The training loss: binary cross-entropy, soft Dice and cross-entropy, of annotated organs only.
+"""The training loss: a weighted sum of terms, each a function of sums over pixels, of known organs only.
 
-Takes logits (B, C, H, W), labels (B, H, W) with 0 = no organ and channel + 1 otherwise, and annotated (B,
-C). A channel that is not annotated in a sample enters no term: its gradient there is exactly zero. Where
-nothing is annotated a label of 0 means nothing; where an organ is, 0 means background. Soft Dice: Milletari
-et al., "V-Net" (2016), here only over organs that are present in the batch, since an absent organ's Dice
-rewards nothing but its suppression.
+Takes a network's outputs and a Target, gives the loss. Because every term is computed from sums alone, all
+sums of a step can be added over the processes of a distributed run in one go, and N processes then give the
+loss and the gradient of one process with the whole batch. A plane whose organ is not annotated enters no sum:
+its gradient is exactly zero. Sources of the terms: loss_terms.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
-import torch.nn.functional as functional
 from torch import Tensor
 
+from SegMateCore.errors import SegMateError
+from SegMateCore.training import loss_terms
 from SegMateCore.training.recipe import Loss
+from SegMateCore.training.targets import Target
 
-DICE_SMOOTHING_VOXELS = 1.0
+Reduce = Callable[[Tensor], Tensor]
 
 
-def one_hot(labels: Tensor, channels: int) -> Tensor:
-    """(B, H, W) integers -> (B, channels, H, W) bool; label c + 1 is channel c, 0 is in none."""
-    numbers = torch.arange(1, channels + 1, device=labels.device, dtype=labels.dtype)
-    return labels[:, None] == numbers[None, :, None, None]
+@dataclass(frozen=True)
+class _Entry:
+    """weight: of the term; share: of this part of it (the heads of deep supervision share one); sums: (N,) of
+    this batch; value: from the sums of all processes to a scalar.
+    """
+
+    name: str
+    weight: float
+    share: float
+    sums: Tensor
+    value: Callable[[Tensor], Tensor]
 
 
 def segmentation_loss(
-    logits: Tensor, labels: Tensor, annotated: Tensor, weights: Loss
-) -> tuple[Tensor, dict]:
-    """(scalar loss, {"bce", "dice", "cross_entropy"} as detached scalars); terms without any pixel are 0."""
-    logits = logits.float()
-    target = one_hot(labels, logits.shape[1])
-    organ_weights = torch.tensor(weights.organ_weights, dtype=torch.float32, device=logits.device)
-    terms = {
-        "bce": binary_cross_entropy(logits, target, annotated, organ_weights),
-        "dice": soft_dice_loss(logits, target, annotated),
-        "cross_entropy": softmax_cross_entropy(logits, labels, annotated, organ_weights),
-    }
-    loss = weights.bce * terms["bce"] + weights.dice * terms["dice"]
-    loss = loss + weights.cross_entropy * terms["cross_entropy"]
-    return loss, {name: term.detach() for name, term in terms.items()}
+    outputs: dict, target: Target, options: Loss, organ_weights: Tensor, reduce: Reduce = lambda sums: sums
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """(scalar loss, {term: detached scalar}); a term without a single known pixel is 0.
+
+    outputs: of a network in training mode, "segmentation" logits (B, C, H, W) and, where a term of them has a
+    weight, "boundary", "presence", "deep". organ_weights: (C,). reduce: adds a vector (N,) over the
+    processes, gradients included (distributed.py). Raises SegMateError for a term whose output is missing.
+    """
+    entries = _entries(outputs, target, options, organ_weights)
+    reduced = reduce(torch.cat([entry.sums for entry in entries]))
+    pieces = reduced.split([len(entry.sums) for entry in entries])
+    values = [(entry, entry.value(piece)) for entry, piece in zip(entries, pieces)]
+    terms: dict[str, Tensor] = {}
+    for entry, value in values:
+        terms[entry.name] = terms.get(entry.name, 0.0) + entry.share * value.detach()
+    loss = sum(entry.weight * entry.share * value for entry, value in values)
+    return loss, terms
 
 
-def binary_cross_entropy(logits: Tensor, target: Tensor, annotated: Tensor, organ_weights: Tensor) -> Tensor:
-    """Mean of the weighted pixel means of annotated (sample, channel) planes. target: (B, C, H, W) bool."""
-    per_pixel = functional.softplus(logits) - logits * target
-    per_plane = per_pixel.mean(dim=(2, 3)) * organ_weights
-    return _masked_sum(per_plane, annotated) / annotated.sum().clamp(min=1)
+def check_terms(outputs: dict, options: Loss) -> None:
+    """Raise SegMateError where a term has a weight but the network has no output for it."""
+    needs = {"boundary": options.boundary, "presence": options.presence, "deep": options.deep}
+    for name, weight in needs.items():
+        if weight > 0 and name not in outputs:
+            raise SegMateError(
+                f"loss.{name} is {weight:g}, but this network has no {name} output: set loss.{name} to 0,"
+                " or take a SegMate network"
+                + (" with model_options.deep_supervision = true" if name == "deep" else "")
+            )
 
 
-def soft_dice_loss(logits: Tensor, target: Tensor, annotated: Tensor) -> Tensor:
-    """Mean of 1 - soft Dice over the organs present in the batch; each organ pools its annotated samples."""
-    probability = torch.sigmoid(logits)
-    overlap = _masked_rows((probability * target).sum(dim=(2, 3)), annotated)
-    predicted = _masked_rows(probability.sum(dim=(2, 3)), annotated)
-    size = _masked_rows(target.sum(dim=(2, 3)).float(), annotated)
-    dice = (2 * overlap + DICE_SMOOTHING_VOXELS) / (predicted + size + DICE_SMOOTHING_VOXELS)
-    present = size > 0
-    return _masked_sum(1 - dice, present) / present.sum().clamp(min=1)
+def _entries(outputs: dict, target: Target, options: Loss, organ_weights: Tensor) -> list[_Entry]:
+    check_terms(outputs, options)
+    logits = _at_least_single(outputs["segmentation"])
+    weights = organ_weights.to(logits)
+    found = []
+
+    def add(name: str, weight: float, term: type[loss_terms.Term], *inputs, share: float = 1.0) -> None:
+        if weight > 0:
+            found.append(_Entry(name, weight, share, term.sums(*inputs), term.value))
+
+    add("bce", options.bce, loss_terms.BinaryCrossEntropy, logits, target, weights)
+    add("focal", options.focal, loss_terms.Focal, logits, target, weights)
+    add("dice", options.dice, loss_terms.SoftDice, logits, target)
+    add("cross_entropy", options.cross_entropy, loss_terms.CrossEntropy, logits, target, weights)
+    if options.boundary > 0:
+        add(
+            "boundary",
+            options.boundary,
+            loss_terms.Boundary,
+            _at_least_single(outputs["boundary"]),
+            target,
+        )
+    if options.presence > 0:
+        add(
+            "presence",
+            options.presence,
+            loss_terms.Presence,
+            _at_least_single(outputs["presence"]),
+            target,
+        )
+    if options.deep > 0:
+        share = 1 / len(outputs["deep"])
+        for head in outputs["deep"]:
+            head = _at_least_single(head)
+            add("deep", options.deep, loss_terms.SoftDice, head, target, share=share)
+            add("deep", options.deep, loss_terms.CrossEntropy, head, target, weights, share=share)
+    if target.soft_logits is not None:
+        temperature = options.temperature
+        add("teacher", options.teacher, loss_terms.SoftTargets, logits, target, temperature)
+    if not found:
+        raise SegMateError("every term of the loss has the weight 0, expected at least one above")
+    return found
 
 
-def softmax_cross_entropy(logits: Tensor, labels: Tensor, annotated: Tensor, organ_weights: Tensor) -> Tensor:
-    """Weighted cross-entropy with background as a class of logit 0, over complete samples only."""
-    complete = annotated.all(dim=1)
-    if not bool(complete.any()):
-        return logits.new_zeros(())
-    chosen = logits[complete]
-    with_background = torch.cat([torch.zeros_like(chosen[:, :1]), chosen], dim=1)
-    class_weights = torch.cat([torch.ones_like(organ_weights[:1]), organ_weights])
-    return functional.cross_entropy(with_background, labels[complete].long(), weight=class_weights)
-
-
-def _masked_sum(values: Tensor, mask: Tensor) -> Tensor:
-    # where, not a product: zero times an overflowed value would be NaN.
-    return torch.where(mask, values, torch.zeros_like(values)).sum()
-
-
-def _masked_rows(values: Tensor, annotated: Tensor) -> Tensor:
-    return torch.where(annotated, values, torch.zeros_like(values)).sum(dim=0)
+def _at_least_single(values: Tensor) -> Tensor:
+    """Half-precision values as float32: sums over a batch need it."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

@@ -1,30 +1,40 @@
 """A training recipe as a value: everything that decides what a run computes, apart from its cases.
 
-Takes TOML (the bundled `demo`, or a file), gives a frozen Recipe that goes unchanged into the checkpoint's
-training record. What the demonstration recipe gave: docs/demo_model_card.md.
+Frozen dataclasses that go unchanged into the run's config.toml and into the checkpoint's training record.
+Read from TOML by recipe_file.py. What the demonstration recipe gave: docs/demo_model_card.md; the recipes
+with the published settings: resources/recipes.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, fields, replace
-from importlib import resources
-from os import PathLike
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from SegMateCore.errors import SegMateError
+from SegMateCore.organs import OrganSet
 from SegMateCore.preprocessing import Preprocessing
+from SegMateCore.training.class_weights import weights_from_voxels
 
-BUNDLED = ("demo",)
+SCHEDULES = ("cosine", "plateau", "restarts", "constant")
+PRECISIONS = ("fp32", "bf16", "fp16", "fp64")
+OPTIMISERS = ("adamw", "sgd")
+FEEDS = ("chunks", "windows")
+FROM_DATA = "data"
+Weights = tuple[float, ...] | dict[str, float] | str
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How chunks are varied. Probabilities 0..1; angles in degrees; scales as natural logarithms.
+    """How training images are varied. Probabilities 0..1; angles in degrees; scales as natural logarithms.
 
+    Of chunks (3D, the first block): organ_centred: share of chunks and windows that show a chosen organ;
     repaint: share of chunks of completely annotated CTs whose tissues get new HU; hu_shift: share of the
-    other real chunks whose tissues' HU are shifted; mirror: left/right flips, with the paired channels
-    swapped.
+    other real chunks whose tissues' HU are shifted. mirror: left/right flips, with the paired channels
+    swapped. Of windows (2D, the second block): turn_over: flips front to back; affine and elastic share of
+    windows so bent, with shear_deg, shift (of the image's size) and elastic_px; intensity, noise, blur,
+    low_resolution: share of windows with other brightness and contrast, up to noise_hu more noise, a blur,
+    a coarser grid.
     """
 
     organ_centred: float = 0.6
@@ -38,56 +48,116 @@ class Augmentation:
     repaint: float = 0.5
     hu_shift: float = 0.5
     degradation: bool = True
+    turn_over: float = 0.0
+    affine: float = 0.5
+    shear_deg: float = 10.0
+    shift: float = 0.1
+    elastic: float = 0.3
+    elastic_px: float = 6.0
+    intensity: float = 0.3
+    noise: float = 0.2
+    noise_hu: float = 40.0
+    blur: float = 0.1
+    low_resolution: float = 0.1
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Weights of the loss terms and of the organs in them, in channel order."""
+    """Weights of the loss terms, and of the organs in them.
+
+    organ_weights: numbers in channel order, or a table by organ name (others 1), "data" for weights by how
+    rare an organ's voxels are, () for 1 each. teacher, temperature: of the soft targets in distillation.
+    """
 
     bce: float = 5.0
     dice: float = 1.0
+    focal: float = 0.0
     cross_entropy: float = 0.5
-    organ_weights: tuple[float, ...] = (1, 1, 5, 6, 1, 4, 4, 4, 6)
+    boundary: float = 0.0
+    presence: float = 0.0
+    deep: float = 0.0
+    teacher: float = 1.0
+    temperature: float = 2.0
+    organ_weights: Weights = ()
 
 
 @dataclass(frozen=True)
 class Sampling:
     """Where slices come from.
 
-    mix: share of each group of cases, of the groups that are there; case_weights: a case's weight within
-    its group (1 where not named); organ_weights: how often a chunk is centred on each organ; rows, columns:
-    of a crop, in working voxels; chunk_slices: slices per chunk; pool_chunks: chunks held; steps_per_chunk:
-    training steps between two renewals of one chunk.
+    feed: "chunks" (3D-augmented chunks in a pool: small grids, phantoms) or "windows" (single windows out of
+    a Store, augmented in 2D on the device). mix: share of each group of cases (a Store's data sets, or
+    complete, partial, pseudo, phantom), {} for shares by the number of cases; case_weights: a case's weight
+    within its group (1 where not named); organ_weights: how often each organ is put in the centre, as in
+    Loss; rows, columns: of a crop, in working voxels; chunk_slices: slices per chunk; pool_chunks: chunks
+    held; steps_per_chunk: training steps between two renewals of one chunk; workers: threads that read ahead.
     """
 
-    mix: dict[str, float] = field(
-        default_factory=lambda: {"complete": 0.45, "partial": 0.10, "pseudo": 0.15, "phantom": 0.30}
-    )
+    feed: str = "chunks"
+    mix: dict[str, float] = field(default_factory=dict)
     case_weights: dict[str, float] = field(default_factory=dict)
-    organ_weights: tuple[float, ...] = (1, 1, 1.5, 2, 1, 1.5, 1.5, 1.5, 1.5)
+    organ_weights: Weights = ()
     rows: int = 128
     columns: int = 128
     chunk_slices: int = 16
     pool_chunks: int = 64
     steps_per_chunk: int = 2
+    workers: int = 0
 
 
 @dataclass(frozen=True)
 class Optimisation:
-    """AdamW with linear warm-up (share of all steps), then a cosine to `final_rate` x the rate."""
+    """How long and how fast.
 
-    steps: int = 12000
+    epochs x steps_per_epoch steps (0: as many as one pass over all annotated slices takes), or `steps`
+    altogether. schedule, after a linear warm-up (share of all steps): "cosine" to final_rate x the rate,
+    "restarts" (cosine over restart_epochs, then twice as long, and so on), "plateau" (half the rate after
+    plateau_patience epochs without a better score), "constant". accumulate: batches per step, each with
+    a loss of its own. freeze_epochs: with a frozen encoder. save_minutes: time between resume points.
+    """
+
+    epochs: int = 1
+    steps_per_epoch: int = 500
+    steps: int = 0
     batch: int = 8
+    accumulate: int = 1
+    optimiser: str = "adamw"
     rate: float = 2e-3
     weight_decay: float = 1e-2
+    schedule: str = "cosine"
     warm_up: float = 0.05
     final_rate: float = 0.005
+    restart_epochs: int = 5
+    plateau_patience: int = 3
     clip_norm: float = 5.0
     average_decay: float = 0.998
-    bfloat16: bool = True
-    channels_last: bool = True
-    save_every: int = 500
+    precision: str = "bf16"
+    channels_last: bool = False
+    sync_batch_norm: bool = False
+    freeze_epochs: int = 0
+    frozen_batch_norm: bool = False
+    early_stop_epochs: int = 0
+    save_minutes: float = 10.0
     log_every: int = 50
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Whole volumes through the Predictor: every `every_epochs`, of the first `cases` cases (0: all)."""
+
+    every_epochs: int = 1
+    cases: int = 0
+    previews: int = 2
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What is taken from a teacher. planes: "all", or "unannotated" organs only; fill_confidence: pixels of
+    un-annotated organs become pseudo-labels from this probability on, 0: never.
+    """
+
+    planes: str = "unannotated"
+    fill_confidence: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -101,109 +171,113 @@ class Recipe:
     loss: Loss = field(default_factory=Loss)
     sampling: Sampling = field(default_factory=Sampling)
     optimisation: Optimisation = field(default_factory=Optimisation)
+    validation: Validation = field(default_factory=Validation)
+    teaching: Teaching = field(default_factory=Teaching)
     model_options: dict = field(default_factory=dict)
+    pretrained: bool = False
     clean_up: dict = field(default_factory=dict)
     description: str = ""
     demonstration: bool = False
     seed: int = 0
 
     def __post_init__(self):
+        sampling = self.sampling
+        for problem in (*self._wrong_numbers(), *self._wrong_choices()):
+            raise SegMateError(f"recipe {self.name}: {problem}")
+        if sampling.rows % 32 or sampling.columns % 32:
+            raise SegMateError(f"recipe {self.name}: rows and columns must be multiples of 32")
+        if not all(_is_share(value) for value in sampling.mix.values()):
+            raise SegMateError(f"recipe {self.name}: sampling.mix is {sampling.mix}, expected numbers from 0")
+
+    def _wrong_numbers(self):
+        """Sentences about numbers that cannot work."""
         optimisation, sampling = self.optimisation, self.sampling
-        counts = {
-            "optimisation.steps": optimisation.steps,
+        positive = {
+            "optimisation.epochs": optimisation.epochs,
             "optimisation.batch": optimisation.batch,
-            "optimisation.save_every": optimisation.save_every,
+            "optimisation.accumulate": optimisation.accumulate,
             "optimisation.log_every": optimisation.log_every,
             "sampling.rows": sampling.rows,
             "sampling.columns": sampling.columns,
             "sampling.chunk_slices": sampling.chunk_slices,
             "sampling.pool_chunks": sampling.pool_chunks,
             "sampling.steps_per_chunk": sampling.steps_per_chunk,
+            "validation.every_epochs": self.validation.every_epochs,
         }
-        for key, value in counts.items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise SegMateError(f"recipe {self.name}: {key} is {value!r}, expected a whole number from 1")
-        if sampling.pool_chunks < optimisation.batch:
-            raise SegMateError(
-                f"recipe {self.name}: sampling.pool_chunks is {sampling.pool_chunks}, expected at least the"
-                f" batch of {optimisation.batch}: the slices of a batch come from different chunks"
+        for key, value in positive.items():
+            if not isinstance(value, int) or value < 1:
+                yield f"{key} is {value!r}, expected a whole number from 1"
+        for key in ("steps", "steps_per_epoch"):
+            value = getattr(optimisation, key)
+            if not isinstance(value, int) or value < 0:
+                yield f"optimisation.{key} is {value!r}, expected a whole number from 0"
+        for key in ("bce", "dice", "focal", "cross_entropy", "boundary", "presence", "deep", "teacher"):
+            if not _is_share(getattr(self.loss, key)):
+                yield f"loss.{key} is {getattr(self.loss, key)!r}, expected a number from 0"
+        if not _is_share(optimisation.rate) or optimisation.rate == 0:
+            yield f"optimisation.rate is {optimisation.rate!r}, expected a number above 0"
+        if sampling.feed == "chunks" and optimisation.batch > sampling.pool_chunks:
+            yield (
+                f"sampling.pool_chunks is {sampling.pool_chunks}, expected at least the batch of"
+                f" {optimisation.batch}: the slices of a batch come from different chunks"
             )
-        if sampling.rows % 32 or sampling.columns % 32:
-            raise SegMateError(f"recipe {self.name}: rows and columns must be multiples of 32")
-        if self.preprocessing.spacing_mm is None:
-            raise SegMateError(
-                f"recipe {self.name}: training needs a working spacing, preprocessing has null"
-            )
-        if not all(_is_share(value) for value in sampling.mix.values()):
-            raise SegMateError(f"recipe {self.name}: sampling.mix is {sampling.mix}, expected numbers from 0")
+        confidence = self.teaching.fill_confidence
+        if confidence != 0 and not 0.5 < confidence < 1:
+            yield f"teaching.fill_confidence is {confidence}, expected 0 (never) or above 0.5 and below 1"
+        shares = ("organ_centred", "mirror", "turn_over", "affine", "elastic", "intensity", "noise", "blur")
+        for key in shares:
+            share = getattr(self.augmentation, key)
+            if not _is_share(share) or share > 1:
+                yield f"augmentation.{key} is {share!r}, expected a share from 0 to 1"
 
-    @classmethod
-    def from_toml(cls, path: str | PathLike) -> Recipe:
-        """The recipe in a TOML file. Raises SegMateError for unknown keys and impossible values."""
-        path = Path(path)
-        try:
-            return cls.from_dict(_parse_toml(path.read_bytes(), str(path)), str(path))
-        except OSError as error:
-            raise SegMateError(f"cannot read the recipe {path}: {error.strerror or error}") from None
-
-    @classmethod
-    def bundled(cls, name: str = "demo") -> Recipe:
-        """A recipe that comes with the package."""
-        if name not in BUNDLED:
-            raise SegMateError(f"no bundled recipe {name!r}, expected {', '.join(BUNDLED)} or a .toml file")
-        file = resources.files("SegMateCore").joinpath(f"resources/recipes/{name}.toml")
-        return cls.from_dict(_parse_toml(file.read_bytes(), name), name)
-
-    @classmethod
-    def from_dict(cls, entry: dict, source: str = "recipe") -> Recipe:
-        """From parsed TOML, or from the record in a checkpoint: the inverse of to_dict."""
-        entry = dict(entry)
-        for key in ("name", "model", "preprocessing"):
-            if key not in entry:
-                raise SegMateError(f"{source}: {key} is missing")
-        entry["preprocessing"] = Preprocessing.from_dict(_tuples(entry["preprocessing"]))
-        sections = {
-            "augmentation": Augmentation,
-            "loss": Loss,
-            "sampling": Sampling,
-            "optimisation": Optimisation,
+    def _wrong_choices(self):
+        """Sentences about words that are not among the choices."""
+        choices = {
+            "optimisation.schedule": (self.optimisation.schedule, SCHEDULES),
+            "optimisation.precision": (self.optimisation.precision, PRECISIONS),
+            "optimisation.optimiser": (self.optimisation.optimiser, OPTIMISERS),
+            "sampling.feed": (self.sampling.feed, FEEDS),
+            "teaching.planes": (self.teaching.planes, ("all", "unannotated")),
         }
-        for key, kind in sections.items():
-            entry[key] = _section(kind, entry.get(key, {}), f"{source}: {key}")
-        return _section(cls, entry, source)
-
-    def to_dict(self) -> dict:
-        """JSON-able."""
-        return {**asdict(self), "preprocessing": self.preprocessing.to_dict()}
+        for key, (value, known) in choices.items():
+            if value not in known:
+                yield f"{key} is {value!r}, expected one of {', '.join(known)}"
 
     def with_run(self, steps: int | None = None, seed: int | None = None) -> Recipe:
         """The same recipe with another length or seed; None keeps what is there."""
         optimisation = self.optimisation if steps is None else replace(self.optimisation, steps=steps)
         return replace(self, optimisation=optimisation, seed=self.seed if seed is None else seed)
 
+    def resolved(self, organs: OrganSet, voxels: Sequence[int], pass_steps: int) -> Recipe:
+        """The same with everything that depends on the data as numbers.
 
-def _section(kind, values: dict, source: str):
-    known = {item.name for item in fields(kind)}
-    if not isinstance(values, dict) or set(values) - known:
-        given = sorted(set(values) - known) if isinstance(values, dict) else values
-        raise SegMateError(f"{source} has {given}, expected only {', '.join(sorted(known))}")
-    return kind(**_tuples(values))
+        voxels: of each organ in the training data; pass_steps: steps of one pass over the annotated slices.
+        """
+        optimisation = self.optimisation
+        per_epoch = optimisation.steps_per_epoch or max(1, pass_steps)
+        steps = optimisation.steps or optimisation.epochs * per_epoch
+        epochs = math.ceil(steps / per_epoch)
+        return replace(
+            self,
+            loss=replace(self.loss, organ_weights=self._weights("loss", organs, voxels)),
+            sampling=replace(self.sampling, organ_weights=self._weights("sampling", organs, voxels)),
+            optimisation=replace(optimisation, epochs=epochs, steps_per_epoch=per_epoch, steps=steps),
+        )
 
-
-def _tuples(values: dict) -> dict:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    def _weights(self, section: str, organs: OrganSet, voxels: Sequence[int]) -> tuple[float, ...]:
+        given = getattr(self, section).organ_weights
+        if given == FROM_DATA:
+            return weights_from_voxels(voxels)
+        if isinstance(given, dict):
+            table = {organs.index(name): float(weight) for name, weight in given.items()}
+            return tuple(table.get(channel, 1.0) for channel in range(len(organs)))
+        if isinstance(given, str) or (given and len(given) != len(organs)):
+            raise SegMateError(
+                f"recipe {self.name}: {section}.organ_weights is {given!r}, expected {len(organs)} numbers"
+                f' ({", ".join(organs.names)}), a table by organ name, "{FROM_DATA}", or []'
+            )
+        return tuple(map(float, given)) or (1.0,) * len(organs)
 
 
 def _is_share(value) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value) and value >= 0
-
-
-def _parse_toml(content: bytes, source: str) -> dict:
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib
-    try:
-        return tomllib.loads(content.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SegMateError(f"the recipe {source} is not valid TOML: {error}") from None

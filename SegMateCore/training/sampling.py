@@ -1,8 +1,8 @@
-"""The pool of augmented chunks that batches are drawn from.
+"""Which case and which slice come next: by group, then by organ, then by case, so that balance is real.
 
-Takes training cases, gives batches of network input. Making a chunk costs as much as several training
-steps, so a pool of them is kept, one is renewed every few steps, and the slices of a batch come from
-different chunks.
+Takes Sources, gives draws. Each draw is a function of a generator made from (seed, rank, number): nothing is
+remembered, so a resumed run draws what the uninterrupted one would have drawn, and every process of a
+distributed run has a stream of its own.
 """
 
 from __future__ import annotations
@@ -11,107 +11,90 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from SegMateCore.data.augmentation import Augmenter, Source
-from SegMateCore.data.cases import GROUPS, TrainingCase
+from SegMateCore.data.sources import Source
 from SegMateCore.errors import SegMateError
-from SegMateCore.preprocessing import Preprocessing
-from SegMateCore.training.recipe import Recipe
+from SegMateCore.training.recipe import Sampling
+
+# Streams of random numbers of one process; the last part of a generator's key.
+CHUNK_STREAM, PLACE_STREAM, WINDOW_STREAM, DEVICE_STREAM, NETWORK_STREAM = range(5)
+
+
+def generator_of(seed: int, rank: int, stream: int, number: int) -> np.random.Generator:
+    """The generator of one draw."""
+    return np.random.default_rng((seed, rank, stream, number))
 
 
 @dataclass(frozen=True)
-class Batch:
-    """slices: float32 (B, context, H, W), network values; labels: uint8 (B, H, W); annotated: bool (B, C).
+class Draw:
+    """A slice of a case. channel: the organ that it was drawn for, None for just any slice."""
 
-    z_positions: float32 (B,) by the preprocessing's rule, None where it has none.
+    source: Source
+    slice: int
+    channel: int | None
+
+
+class BalancedSampler:
+    """First the group, by the recipe's mix; then, for `organ_centred` of all draws, an organ by its weight
+    among
+    those that the group has, a case that has it by the cases' weights, and one of its slices. Otherwise any
+    case and slice of the group.
     """
 
-    slices: Tensor
-    labels: Tensor
-    annotated: Tensor
-    z_positions: Tensor | None
-
-    def to(self, device: torch.device) -> Batch:
-        z_positions = None if self.z_positions is None else self.z_positions.to(device)
-        return Batch(self.slices.to(device), self.labels.to(device), self.annotated.to(device), z_positions)
-
-
-class CaseMix:
-    """Draws a case: first its group by the recipe's mix, then the case by its weight."""
-
-    def __init__(self, cases: Sequence[TrainingCase], recipe: Recipe):
-        if not cases:
+    def __init__(self, sources: Sequence[Source], sampling: Sampling, organ_centred: float):
+        if not sources:
             raise SegMateError("no training cases, expected at least one annotated CT or phantom")
-        mix, weights = recipe.sampling.mix, recipe.sampling.case_weights
-        members = {group: [case for case in cases if case.group == group] for group in GROUPS}
-        self.sources = [Source(case) for case in cases]
-        self.shares = np.array(
-            [
-                mix.get(case.group, 0.0)
-                * weights.get(case.name, 1.0)
-                / sum(weights.get(other.name, 1.0) for other in members[case.group])
-                for case in cases
-            ]
-        )
-        if self.shares.sum() <= 0:
-            raise SegMateError(f"the recipe's mix {mix} gives no share to any of the {len(cases)} cases")
-        self.shares = self.shares / self.shares.sum()
+        self.groups = {}
+        for source in sources:
+            self.groups.setdefault(source.group, []).append(source)
+        self.shares = self._group_shares(sampling)
+        self.organ_centred = organ_centred
+        self._weights = {
+            group: np.array([sampling.case_weights.get(source.name, 1.0) for source in members])
+            for group, members in self.groups.items()
+        }
+        self._organs = {
+            group: _organ_shares(members, sampling.organ_weights) for group, members in self.groups.items()
+        }
 
-    def draw(self, rng: np.random.Generator) -> Source:
-        return self.sources[rng.choice(len(self.sources), p=self.shares)]
+    def draw(self, rng: np.random.Generator) -> Draw:
+        group = list(self.groups)[_choice(rng, np.array(list(self.shares.values())))]
+        members, weights = self.groups[group], self._weights[group]
+        channels, shares = self._organs[group]
+        if len(channels) and rng.random() < self.organ_centred:
+            channel = int(channels[_choice(rng, shares)])
+            has_it = np.array([channel in source.organ_slices for source in members])
+            source = members[_choice(rng, weights * has_it)]
+            return Draw(source, int(rng.choice(source.organ_slices[channel])), channel)
+        source = members[_choice(rng, weights)]
+        return Draw(source, int(rng.choice(source.body_slices)), None)
 
-
-class ChunkPool:
-    """Chunks in memory: hu int16 (P, S, H, W), labels uint8, annotated (P, C). Deterministic by seed."""
-
-    def __init__(self, mix: CaseMix, recipe: Recipe, partners: tuple[int, ...]):
-        sampling, self.preprocessing = recipe.sampling, recipe.preprocessing
-        self.mix = mix
-        self.margin = self.preprocessing.context // 2
-        self.augmenter = Augmenter(
-            recipe.augmentation, sampling, self.preprocessing.context, partners, recipe.seed
-        )
-        self.rng = np.random.default_rng((recipe.seed, 1))
-        self.spacing_mm = float(np.mean(self.preprocessing.spacing_mm))
-        size = (sampling.pool_chunks, self.augmenter.depth, sampling.rows, sampling.columns)
-        self.hu = torch.zeros(size, dtype=torch.int16)
-        self.labels = torch.zeros(size, dtype=torch.uint8)
-        self.annotated = torch.zeros((size[0], len(partners)), dtype=torch.bool)
-        self.heights = torch.zeros(size[:2])
-        self.oldest = 0
-        for _ in range(size[0]):
-            self.renew()
-
-    def renew(self) -> None:
-        """Replace the oldest chunk."""
-        chunk = self.augmenter.chunk(self.mix.draw(self.rng), self.spacing_mm)
-        place = self.oldest
-        self.hu[place] = chunk.hu.clamp(-1100, 3100).round().to(torch.int16)
-        self.labels[place] = chunk.labels
-        self.annotated[place] = chunk.annotated
-        self.heights[place] = chunk.heights
-        self.oldest = (place + 1) % len(self.hu)
-
-    def batch(self, count: int) -> Batch:
-        """`count` windows, each from another chunk."""
-        chunks = self.rng.choice(len(self.hu), count, replace=False)
-        centres = self.rng.integers(self.margin, self.hu.shape[1] - self.margin, count)
-        windows = torch.stack(
-            [self.hu[c, s - self.margin : s + self.margin + 1] for c, s in zip(chunks, centres)]
-        )
-        places = torch.from_numpy(chunks), torch.from_numpy(centres)
-        rule = self.preprocessing.z_position
-        heights = self.heights[places] if rule == "volume" else torch.full((count,), 0.5)
-        return Batch(
-            network_values(windows, self.preprocessing),
-            self.labels[places],
-            self.annotated[places[0]],
-            None if rule is None else heights,
-        )
+    def _group_shares(self, sampling: Sampling) -> dict[str, float]:
+        """Group -> share of the draws; a group that is not there leaves its share to the others."""
+        mix = sampling.mix or {group: len(members) for group, members in self.groups.items()}
+        missing = sorted(set(self.groups) - set(mix))
+        if missing:
+            raise SegMateError(
+                f"sampling.mix has no share for {', '.join(missing)}: give one, such as"
+                f" --set sampling.mix.{missing[0]}=1, or 0 to leave those cases out"
+            )
+        total = sum(mix[group] for group in self.groups)
+        if total <= 0:
+            count = sum(map(len, self.groups.values()))
+            raise SegMateError(f"the recipe's mix {mix} gives no share to any of the {count} cases")
+        return {group: mix[group] / total for group in self.groups}
 
 
-def network_values(hu: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """What Preprocessing.normalise gives, for a torch tensor of HU of any shape."""
-    return torch.from_numpy(preprocessing.normalise(hu.numpy()))
+def _organ_shares(members: Sequence[Source], organ_weights: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """(channels that the group's cases have, their shares)."""
+    channels = np.array(sorted({channel for source in members for channel in source.organ_slices}), int)
+    weights = np.array([organ_weights[channel] for channel in channels], float)
+    if weights.sum() <= 0:
+        return channels[:0], weights[:0]
+    return channels[weights > 0], weights[weights > 0]
+
+
+def _choice(rng: np.random.Generator, weights: np.ndarray) -> int:
+    """An index with a probability in proportion to its weight."""
+    total = np.cumsum(weights, dtype=np.float64)
+    return int(min(np.searchsorted(total, rng.random() * total[-1], side="right"), len(weights) - 1))

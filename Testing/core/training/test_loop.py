@@ -1,8 +1,9 @@
-"""The loop: it learns, repeats itself, stops when asked, and leaves a checkpoint that predict can read."""
+"""The loop: it learns, repeats itself, stops when asked, resumes bit for bit, leaves a checkpoint."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,60 +11,51 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from small_runs import data, dropout_recipe, recipe, same_end  # noqa: E402
+
 from SegMateCore.checkpoint import Checkpoint  # noqa: E402
 from SegMateCore.errors import Cancelled, SegMateError  # noqa: E402
 from SegMateCore.models import create_model  # noqa: E402
 from SegMateCore.training.averaging import WeightAverage  # noqa: E402
-from SegMateCore.training.loop import learning_rate, train  # noqa: E402
-from SegMateCore.training.phantoms import phantom_cases  # noqa: E402
-from SegMateCore.training.recipe import Augmentation, Optimisation, Recipe, Sampling  # noqa: E402
+from SegMateCore.training.callbacks import read_metrics  # noqa: E402
+from SegMateCore.training.loop import Control, train  # noqa: E402
+from SegMateCore.training.recipe import Augmentation  # noqa: E402
+from SegMateCore.training.recipe_file import read_recipe, recipe_from_dict  # noqa: E402
 from SegMateCore.training.resize_gradients import PackedResizeGradients  # noqa: E402
+from SegMateCore.weights_file import WeightsFile  # noqa: E402
 
 
-@pytest.fixture(scope="module")
-def phantom(tmp_path_factory):
-    cache = tmp_path_factory.mktemp("anatomies")
-    recipe = Recipe.bundled("demo")
-    first = phantom_cases([0], recipe.preprocessing, cache)
-    again = phantom_cases([0], recipe.preprocessing, cache)
-    assert np.array_equal(first[0].tissue, again[0].tissue) and len(list(cache.iterdir())) == 1
-    return first
+def stopping_at(step):
+    """A Control that cancels once the log has shown a step."""
+    seen = [0]
+    return Control(
+        callbacks=(lambda event: seen.append(event.step),), cancelled=lambda: max(seen) >= step
+    )
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def short(steps, **changes):
-    recipe = Recipe.bundled("demo")
-    optimisation = replace(recipe.optimisation, steps=steps, batch=4, log_every=5, save_every=1000, **changes)
-    sampling = Sampling(rows=96, columns=96, chunk_slices=6, pool_chunks=8)
-    return replace(recipe, optimisation=optimisation, sampling=sampling)
-
-
-def test_sixty_steps_on_the_same_few_chunks_lower_the_loss(phantom, tmp_path):
-    seen = []
-    recipe = short(60)
+def test_sixty_steps_on_the_same_few_chunks_lower_the_loss(tmp_path):
     # nothing is varied and no chunk renewed: what is left is whether the loop learns
-    plain = Augmentation(1, 0, 0, (1, 1), (0, 0, 0), 0, 0, mirror=0, repaint=0, hu_shift=0, degradation=False)
-    recipe = replace(recipe, augmentation=plain, sampling=replace(recipe.sampling, steps_per_chunk=1000))
-    checkpoint = train(recipe, phantom, tmp_path, progress=seen.append)
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(5, 61, 5)) == [progress.step for progress in seen]
+    plain = Augmentation(
+        1, 0, 0, (1, 1), (0, 0, 0), 0, 0, mirror=0, repaint=0, hu_shift=0, degradation=False
+    )
+    made = recipe("optimisation.steps=60", "optimisation.log_every=5", "sampling.steps_per_chunk=1000")
+    seen = []
+    checkpoint = train(
+        replace(made, augmentation=plain), data(), tmp_path, Control(callbacks=(seen.append,))
+    )
+    lines = [event.values for event in seen if event.kind == "log" and event.step % 5 == 0]
+    assert [line["step"] for line in lines] == list(range(5, 61, 5))
     assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
     assert checkpoint.parts[0].model_name == "unet_resnet10t"
 
 
-def test_the_checkpoint_rebuilds_the_network_and_says_what_it_saw(phantom, tmp_path):
-    train(short(2), phantom, tmp_path)
+def test_the_checkpoint_rebuilds_the_network_and_says_what_it_saw(tmp_path):
+    train(recipe("optimisation.steps=2"), data(), tmp_path)
     checkpoint = Checkpoint.read(tmp_path / "last.safetensors")
     record = checkpoint.document["training"]
-    assert record["phantoms"]["seeds"] == [0] and record["steps_done"] == 2 and record["cases"] == []
-    assert Recipe.from_dict(record["recipe"]) == short(2)
+    assert record["steps_done"] == 2 and [row["name"] for row in record["cases"]] == ["blocks_0", "blocks_1"]
+    resolved = read_recipe(tmp_path / "config.toml")
+    assert recipe_from_dict(record["recipe"]) == resolved and resolved.optimisation.steps == 2
     model = create_model(checkpoint.parts[0].model_name, **checkpoint.parts[0].model_options)
     arrays = checkpoint.weights(0)
     assert {array.dtype.name for array in arrays.values()} <= {"float16", "float32", "int64"}
@@ -72,34 +64,116 @@ def test_the_checkpoint_rebuilds_the_network_and_says_what_it_saw(phantom, tmp_p
         assert model.eval()(torch.zeros(1, 3, 64, 96))["segmentation"].shape == (1, 9, 64, 96)
 
 
-def test_same_seed_same_weights(phantom, tmp_path):
+def test_same_seed_same_weights(tmp_path):
     first, again, other = (
-        train(replace(short(3), seed=seed), phantom, tmp_path / name).weights_sha256
+        train(recipe("optimisation.steps=3", f"seed={seed}"), data(), tmp_path / name).weights_sha256
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
     assert first == again != other
 
 
-def test_cancel_keeps_the_last_written_checkpoint(phantom, tmp_path):
-    recipe = short(20)
-    recipe = replace(recipe, optimisation=replace(recipe.optimisation, save_every=2))
-    calls = iter(range(100))
-    with pytest.raises(Cancelled, match="after 3 steps"):
-        train(recipe, phantom, tmp_path, cancelled=lambda: next(calls) == 3)
-    assert Checkpoint.read(tmp_path / "last.safetensors").document["training"]["steps_done"] == 2
+class TestResume:
+    """2 + 2 epochs are 4, however the run was interrupted. With dropout, averaging, validation, patience."""
 
 
-def test_a_loss_that_diverges_is_reported_and_not_written(phantom, tmp_path):
+    def test_after_two_epochs(self, whole, tmp_path):
+        train(dropout_recipe(), data(validated=1), tmp_path, Control(stop_after_epochs=2))
+        state = json.loads(WeightsFile(tmp_path / "last.resume").metadata["segmate_resume"])
+        assert state["step"] == 6 and state["patience"]["best"] is not None
+        train(dropout_recipe(), data(validated=1), tmp_path, Control(resume=True))
+        same_end(whole, tmp_path)
+
+    def test_after_a_cancel_in_mid_epoch(self, whole, tmp_path):
+        stop = stopping_at(4)
+        with pytest.raises(Cancelled, match="after 4 steps"):
+            train(dropout_recipe(), data(validated=1), tmp_path, stop)
+        train(dropout_recipe(), data(validated=1), tmp_path, Control(resume=True))
+        same_end(whole, tmp_path)
+
+    def test_after_a_cancel_in_validation(self, whole, tmp_path):
+        asked = []
+
+        def cancelled():
+            asked.append(1)
+            return (tmp_path / "last.resume").exists()  # from the first epoch's end on
+
+        with pytest.raises(Cancelled):
+            train(dropout_recipe(), data(validated=1), tmp_path, Control(cancelled=cancelled))
+        assert not (tmp_path / "last.safetensors").exists()
+        train(dropout_recipe(), data(validated=1), tmp_path, Control(resume=True))
+        same_end(whole, tmp_path)
+
+    def test_a_finished_run_stays_as_it_is(self, whole):
+        before = (whole / "last.safetensors").read_bytes()
+        train(dropout_recipe(), data(validated=1), whole, Control(resume=True))
+        assert (whole / "last.safetensors").read_bytes() == before
+
+    def test_a_finished_run_may_be_made_longer(self, whole, tmp_path):
+        shutil.copytree(whole, tmp_path / "run")
+        longer = dropout_recipe("optimisation.epochs=5")
+        checkpoint = train(longer, data(validated=1), tmp_path / "run", Control(resume=True))
+        assert checkpoint.document["training"]["steps_done"] == 15
+        kinds = [line["kind"] for line in read_metrics(tmp_path / "run")]
+        assert kinds.count("epoch") == 5 and kinds.count("end") == 1
+
+    def test_another_run_is_neither_overwritten_nor_taken_up(self, whole):
+        with pytest.raises(SegMateError, match="--resume"):
+            train(dropout_recipe(), data(validated=1), whole)
+        with pytest.raises(SegMateError, match="optimisation.rate"):
+            train(dropout_recipe("optimisation.rate=1"), data(validated=1), whole, Control(resume=True))
+        with pytest.raises(SegMateError, match="another set of cases"):
+            train(dropout_recipe(), data(3, validated=1), whole, Control(resume=True))
+
+
+def test_cancel_keeps_the_last_written_checkpoint(tmp_path):
+    with pytest.raises(Cancelled, match="after 4 steps"):
+        train(recipe(), data(), tmp_path, stopping_at(4))
+    assert Checkpoint.read(tmp_path / "last.safetensors").document["training"]["steps_done"] == 3
+
+
+def test_a_loss_that_diverges_is_reported_and_not_written(tmp_path):
     with pytest.raises(SegMateError, match="optimisation.rate"):
-        train(short(10, rate=1e12, bfloat16=False, clip_norm=1e30), phantom, tmp_path)
+        train(recipe("optimisation.rate=1e12", "optimisation.clip_norm=1e30"), data(), tmp_path)
     assert not (tmp_path / "last.safetensors").exists()
 
 
-def test_learning_rate_warms_up_and_falls_to_its_floor():
-    options = Optimisation(steps=100, rate=1.0, warm_up=0.1, final_rate=0.01)
-    rates = [learning_rate(step, options) for step in range(1, 101)]
-    assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0 and rates[-1] == pytest.approx(0.01)
-    assert all(later < earlier for earlier, later in zip(rates[9:], rates[10:]))
+def test_a_run_leaves_everything_that_it_promises(tmp_path):
+    control = Control(callbacks=((lambda event: seen.append(event.kind)),))
+    seen = []
+    train(recipe("optimisation.epochs=2"), data(validated=2), tmp_path, control)
+    names = {path.name.split(".")[0] if "tfevents" in path.name else path.name for path in tmp_path.iterdir()}
+    assert names >= {
+        "best.safetensors", "last.safetensors", "last.resume", "metrics.jsonl", "config.toml",
+        "environment.json", "curves.png", "preview_seen_100.png", "preview_seen_101.png", "events",
+    }  # fmt: skip
+    assert seen[0] == "start" and seen[-1] == "end" and seen.count("epoch") == 2
+    surroundings = json.loads((tmp_path / "environment.json").read_text())
+    assert surroundings["versions"]["torch"] and surroundings["device"] == "cpu"
+    metrics = Checkpoint.read(tmp_path / "best.safetensors").document["metrics"]["validation"]
+    assert set(metrics["dice"]) <= {"left lung", "right lung", "liver", "aorta"} and metrics["cases"] == 2
+
+
+def test_early_stopping_ends_the_run(tmp_path):
+    made = recipe("optimisation.rate=1e-9", "optimisation.early_stop_epochs=1", "optimisation.epochs=6")
+    train(made, data(validated=1), tmp_path)
+    record = Checkpoint.read(tmp_path / "last.safetensors").document["training"]
+    assert record["steps_done"] < 18
+
+
+def test_labels_of_organs_that_nobody_annotated_change_nothing(tmp_path):
+    """Bit for bit, through the whole loop: an erased liver in a case without liver annotation."""
+    found = []
+    for name, keep in (("with", True), ("without", False)):
+        made = data(1, annotated=(1, 2))
+        if not keep:
+            labels = made.sources[0].case.labels
+            labels[labels == 5] = 0
+        found.append(
+            train(
+                recipe("optimisation.steps=3", "augmentation.hu_shift=0"), made, tmp_path / name
+            ).weights_sha256
+        )
+    assert found[0] == found[1]
 
 
 def test_the_average_of_constant_weights_is_these_weights_and_it_lags_behind_a_change():

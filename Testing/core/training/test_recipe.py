@@ -1,4 +1,4 @@
-"""Recipes: the bundled one, the way through TOML and JSON, and refusals."""
+"""Recipes: the bundled ones, the way through TOML and JSON, overrides, and refusals."""
 
 from __future__ import annotations
 
@@ -7,8 +7,17 @@ import json
 import pytest
 
 from SegMateCore.errors import SegMateError
+from SegMateCore.models import model_options
 from SegMateCore.organs import NINE
-from SegMateCore.training.recipe import Recipe
+from SegMateCore.training.class_weights import weights_from_voxels
+from SegMateCore.training.recipe_file import (
+    bundled_names,
+    differing_keys,
+    read_recipe,
+    recipe_from_dict,
+    recipe_to_dict,
+    recipe_to_toml,
+)
 
 MINIMAL = """
 name = "small"
@@ -18,6 +27,8 @@ spacing_mm = [3.0, 3.0, 3.0]
 window_hu = [-1000, 400]
 scale = [300, 0.002]
 """
+VOXELS = (100,) * 9
+SOURCE = {"model": "segmate_fastvit", "preprocessing": {"window_hu": [-1000, 400], "scale": [300, 0.002]}}
 
 
 def written(tmp_path, text):
@@ -26,37 +37,89 @@ def written(tmp_path, text):
     return path
 
 
-def test_the_bundled_recipe_reads_and_has_a_weight_for_every_organ():
-    recipe = Recipe.bundled("demo")
+def test_the_demo_recipe_has_a_weight_for_every_organ():
+    recipe = read_recipe("demo").resolved(NINE, VOXELS, 10)
     assert len(recipe.loss.organ_weights) == len(recipe.sampling.organ_weights) == len(NINE)
     assert set(recipe.clean_up) == set(NINE.names)
 
 
-def test_a_recipe_survives_json():
-    recipe = Recipe.bundled("demo").with_run(steps=7, seed=3)
-    again = Recipe.from_dict(json.loads(json.dumps(recipe.to_dict())))
-    assert again == recipe and again.optimisation.steps == 7 and again.seed == 3
+@pytest.mark.parametrize("name", bundled_names())
+def test_every_bundled_recipe_survives_json_and_toml(name, tmp_path):
+    recipe = read_recipe(name, given=SOURCE if name.startswith(("finetune", "distill")) else None)
+    assert recipe_from_dict(json.loads(json.dumps(recipe_to_dict(recipe)))) == recipe
+    assert read_recipe(written(tmp_path, recipe_to_toml(recipe))) == recipe
+    model_options(recipe.model, **recipe.model_options)
+    assert recipe.name == name and recipe.description
 
 
 def test_a_file_needs_only_name_model_and_preprocessing(tmp_path):
-    assert Recipe.from_toml(written(tmp_path, MINIMAL)).sampling.rows == 128
+    assert read_recipe(written(tmp_path, MINIMAL)).sampling.rows == 128
+
+
+def test_overrides_of_the_command_line():
+    recipe = read_recipe(
+        "demo", ["optimisation.rate=1e-4", "name=first try", "sampling.mix.partial=0", "pretrained=true"]
+    )
+    assert recipe.optimisation.rate == 1e-4 and recipe.name == "first try" and recipe.pretrained
+    assert recipe.sampling.mix["partial"] == 0 and recipe.sampling.mix["phantom"] > 0
+    changed = ["name", "optimisation.rate", "pretrained", "sampling.mix.partial"]
+    assert differing_keys(recipe, read_recipe("demo")) == changed
 
 
 @pytest.mark.parametrize(
     ("extra", "said"),
     [
-        ("[optimisation]\nstep = 3", "step"),
-        ("[optimisation]\nsteps = 0", "optimisation.steps"),
+        ("[optimisation]\nstep = 3", "optimisation.step; did you mean steps"),
+        ("[optimization]\nsteps = 3", "optimization; did you mean optimisation"),
+        ("[optimisation]\nepochs = 0", "optimisation.epochs"),
+        ("[optimisation]\nsteps = -1", "optimisation.steps"),
+        ('[optimisation]\nrate = "fast"', "optimisation.rate"),
+        ('[optimisation]\nschedule = "cosin"', "cosine"),
         ("[optimisation]\nbatch = 65", "pool_chunks"),
         ("[sampling]\nrows = 100", "32"),
+        ("[loss]\ndice = -1", "loss.dice"),
+        ("[augmentation]\nmirror = 50", "augmentation.mirror"),
+        ("[teaching]\nfill_confidence = 0.3", "fill_confidence"),
         ("[augmentation", "not valid TOML"),
     ],
 )
 def test_mistakes_are_named(tmp_path, extra, said):
     with pytest.raises(SegMateError, match=said):
-        Recipe.from_toml(written(tmp_path, MINIMAL + extra))
+        read_recipe(written(tmp_path, MINIMAL + extra))
+
+
+@pytest.mark.parametrize("override", ["optimisation.rat=1", "rate", "name.first=1", "=3"])
+def test_impossible_overrides_are_refused(override):
+    with pytest.raises(SegMateError):
+        read_recipe("demo", [override])
 
 
 def test_an_unknown_bundled_recipe_is_refused():
     with pytest.raises(SegMateError, match="demo"):
-        Recipe.bundled("nosuch")
+        read_recipe("nosuch")
+
+
+def test_lengths_follow_from_epochs_or_steps(tmp_path):
+    base = written(tmp_path, MINIMAL)
+    by_data = read_recipe(base, ["optimisation.epochs=3", "optimisation.steps_per_epoch=0"])
+    optimisation = by_data.resolved(NINE, VOXELS, 7).optimisation
+    assert (optimisation.epochs, optimisation.steps_per_epoch, optimisation.steps) == (3, 7, 21)
+    optimisation = read_recipe(base, ["optimisation.steps=1201"]).resolved(NINE, VOXELS, 7).optimisation
+    assert (optimisation.epochs, optimisation.steps_per_epoch, optimisation.steps) == (3, 500, 1201)
+
+
+class TestOrganWeights:
+    def test_by_name_by_number_and_none(self, tmp_path):
+        base = written(tmp_path, MINIMAL)
+        by_name = read_recipe(base, ["loss.organ_weights={aorta=6, left_lung=2}"])
+        assert by_name.resolved(NINE, VOXELS, 1).loss.organ_weights == (2, 1, 1, 1, 1, 1, 1, 6, 1)
+        assert read_recipe(base).resolved(NINE, VOXELS, 1).loss.organ_weights == (1,) * 9
+        with pytest.raises(SegMateError, match="9 numbers"):
+            read_recipe(base, ["loss.organ_weights=[1, 2]"]).resolved(NINE, VOXELS, 1)
+        with pytest.raises(SegMateError, match="spleen"):
+            read_recipe(base, ["loss.organ_weights={spleen=6}"]).resolved(NINE, VOXELS, 1)
+
+    def test_from_the_data_rare_organs_count_more_within_limits(self):
+        assert weights_from_voxels([100, 400, 25, 0]) == (1.0, 0.5, 2.0, 1.0)
+        assert weights_from_voxels([1, 10_000, 10_000]) == (5.0, 1.0, 1.0)
+        assert weights_from_voxels([0, 0]) == (1.0, 1.0)

@@ -1,0 +1,1 @@
+"""Readers of public datasets' layouts: each finds the cases under a folder, one file per dataset."""

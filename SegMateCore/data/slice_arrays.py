@@ -1,0 +1,68 @@
+"""Volumes on disk whose slices are read singly: compressed .b2nd files (Blosc2), one chunk per slice.
+
+Takes arrays (K, J, I), gives bytes to write and slices to read. A file is opened anew at each read, which
+costs a tenth of a millisecond and leaves nothing to share: any process and any thread may read, before or
+after a fork. Figures beside plain memory maps are in docs/store.md. Needs the package blosc2 (extra "train").
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from SegMateCore.errors import SegMateError
+
+# What is read again and again in training is kept for speed, the rest for size: figures in docs/store.md.
+FAST, SMALL = "fast", "small"
+
+
+def packed(array: np.ndarray, kept_for: str) -> bytes:
+    """The content of a .b2nd file for an array (K, J, I) of numbers, the same bytes each time.
+
+    kept_for: FAST or SMALL.
+    """
+    blosc2 = require_blosc2()
+    codecs = {
+        FAST: {"codec": blosc2.Codec.LZ4, "clevel": 5, "filters": [blosc2.Filter.SHUFFLE]},
+        SMALL: {"codec": blosc2.Codec.ZSTD, "clevel": 1, "filters": [blosc2.Filter.BITSHUFFLE]},
+    }
+    settings = {**codecs[kept_for], "nthreads": 1}
+    one_slice = (1, *array.shape[1:])
+    contiguous = np.ascontiguousarray(array)
+    return blosc2.asarray(contiguous, chunks=one_slice, blocks=one_slice, cparams=settings).to_cframe()
+
+
+def read_slices(path: Path, first: int, last: int, shape: tuple[int, int, int]) -> np.ndarray:
+    """Slices first..last-1 of the file, (last - first, J, I); shape (K, J, I): what the file has to hold.
+
+    Raises SegMateError for slices outside the volume, and for a file that is missing or damaged.
+    """
+    if not 0 <= first < last <= shape[0]:
+        raise SegMateError(
+            f"{path}: slices {first} to {last} asked for, expected them within 0 to {shape[0]}"
+        )
+    blosc2 = require_blosc2()
+    advice = "run the same `segmate prepare` again, which mends it"
+    try:
+        stored = blosc2.open(str(path), mmap_mode="r", dparams={"nthreads": 1})
+        if tuple(stored.shape) != tuple(shape):
+            raise SegMateError(f"{path} holds a volume of shape {stored.shape}, expected {shape}: {advice}")
+        return stored[first:last]
+    except FileNotFoundError:
+        raise SegMateError(f"{path} is missing: {advice}") from None
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise SegMateError(f"{path} cannot be read ({reason}): {advice}") from error
+
+
+def require_blosc2() -> ModuleType:
+    """The package blosc2. Raises SegMateError where it is not installed."""
+    try:
+        import blosc2
+    except ImportError as error:
+        raise SegMateError(
+            f"training data needs the package blosc2 ({error}): pip install 'segmate-core[train]'"
+        ) from None
+    return blosc2

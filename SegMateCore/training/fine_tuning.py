@@ -1,0 +1,49 @@
+"""What a checkpoint decides about a run that begins with it or learns from it.
+
+Takes checkpoints, gives entries for recipes. Going on with some of its organs only, a network forgets the
+others, even though their heads get no gradient: what they stand on moves. So the checkpoint itself teaches
+the organs that the new data do not have ("Learning without forgetting", Li and Hoiem 2017).
+"""
+
+from __future__ import annotations
+
+from SegMateCore.checkpoint import Checkpoint
+from SegMateCore.errors import SegMateError
+from SegMateCore.training.data import TrainingData
+from SegMateCore.training.recipe import Recipe
+
+
+def given_by(start: Checkpoint) -> dict:
+    """Entries of a recipe for going on from a checkpoint: its network, preprocessing and clean-up."""
+    if len(start.parts) != 1:
+        raise SegMateError(f"{start.source} holds {len(start.parts)} networks, expected one to go on from")
+    part = start.parts[0]
+    options = {key: value for key, value in part.model_options.items() if key not in ("organs", "context")}
+    return {
+        "model": part.model_name,
+        "model_options": {key: value for key, value in options.items() if value is not None},
+        "preprocessing": part.preprocessing.to_dict(),
+        "pretrained": False,
+        "clean_up": start.document["clean_up"] or {},
+        "demonstration": start.document["demonstration"],
+    }
+
+
+def grid_of(teacher: Checkpoint) -> dict:
+    """Entries of a recipe for learning from a checkpoint: the student sees what the teacher sees."""
+    preprocessing = teacher.parts[0].preprocessing.to_dict()
+    return {
+        "preprocessing": {**preprocessing, "z_position": None, "slice_rows": "j"},
+        "clean_up": teacher.document["clean_up"] or {},
+    }
+
+
+def keeps_old_organs(recipe: Recipe, data: TrainingData, start: Checkpoint) -> bool:
+    """Whether there are organs that the checkpoint knows and some case does not have annotated."""
+    known = [organ.name in start.organs.names for organ in data.organs]
+    lacking = any(
+        knows and not annotated
+        for source in data.sources
+        for knows, annotated in zip(known, source.annotated)
+    )
+    return lacking and recipe.loss.teacher > 0

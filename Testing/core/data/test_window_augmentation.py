@@ -1,0 +1,91 @@
+"""Augmented windows: image and labels stay together, sides are renamed, the generator decides everything."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from SegMateCore.data.window_augmentation import WindowAugmenter  # noqa: E402
+from SegMateCore.organs import NINE  # noqa: E402
+from SegMateCore.training.recipe import Augmentation  # noqa: E402
+
+PARTNERS = NINE.partner_permutation()
+STILL = Augmentation(
+    mirror=0, turn_over=0, affine=0, elastic=0, intensity=0, noise=0, blur=0, low_resolution=0
+)
+
+
+def windows(batch=6):
+    """A liver (50 HU) on the right and a left kidney (90 HU) in fat in air."""
+    hu = torch.full((batch, 3, 64, 96), -1000.0)
+    hu[:, :, 8:56, 10:86] = -100
+    labels = torch.zeros(batch, 64, 96, dtype=torch.uint8)
+    labels[:, 20:40, 55:80], labels[:, 15:30, 20:34] = 5, 6
+    for label, value in ((5, 50.0), (6, 90.0)):
+        hu[(labels == label)[:, None].expand_as(hu)] = value
+    return hu, labels, torch.ones(batch, 9, dtype=torch.bool)
+
+
+def varied(options, seed=0, given=None):
+    return WindowAugmenter(options, PARTNERS)(given or windows(), torch.Generator().manual_seed(seed))
+
+
+def test_without_any_change_windows_stay_as_they_are():
+    assert all(torch.equal(a, b) for a, b in zip(varied(STILL), windows()))
+
+
+def test_same_seed_same_windows_and_the_input_is_left_alone():
+    given, before = windows(), windows()
+    first, again, other = (varied(Augmentation(), seed, given) for seed in (1, 1, 2))
+    assert torch.equal(first[0], again[0]) and not torch.equal(first[0], other[0])
+    assert all(torch.equal(a, b) for a, b in zip(given, before))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_geometry_moves_all_slices_and_labels_together(seed):
+    hu, labels, _ = varied(replace(STILL, affine=1.0, elastic=1.0, shift=0.03), seed)
+    assert not torch.equal(labels, windows()[1])
+    assert torch.equal(hu[:, 0], hu[:, 2])
+    for label, value in ((5, 50), (6, 90)):
+        mask = (labels == label).float()
+        inner = -torch.nn.functional.max_pool2d(-mask[:, None], 3, 1, 1)[:, 0] > 0
+        assert inner.sum() > 200 and ((hu[:, 1][inner] - value).abs() < 2).float().mean() > 0.97
+
+
+def test_a_bend_changes_areas_little_and_moves_organs_to_where_they_are_shown():
+    _, labels, _ = varied(replace(STILL, affine=1.0, shift=0.0, shear_deg=0.0, overall_scale=0.0))
+    area = (labels == 5).sum(dim=(1, 2)) / 500
+    assert ((area > 0.93) & (area < 1.07)).all()
+
+
+def test_a_mirror_renames_the_paired_organs_and_their_annotation():
+    hu, labels, annotated = windows()
+    annotated[:, 5] = False  # the left kidney
+    image, renamed, known = varied(replace(STILL, mirror=1.0), given=(hu, labels, annotated))
+    assert torch.equal(image, hu.flip(3))
+    assert torch.equal(renamed == 7, labels.flip(2) == 6) and not (renamed == 6).any()
+    assert torch.equal(renamed == 5, labels.flip(2) == 5)
+    assert not known[:, 6].any() and known[:, 5].all()
+
+
+def test_turning_over_renames_nothing():
+    hu, labels, _ = windows()
+    image, turned, _ = varied(replace(STILL, turn_over=1.0))
+    assert torch.equal(image, hu.flip(2)) and torch.equal(turned, labels.flip(1))
+
+
+@pytest.mark.parametrize("kind", ["intensity", "noise", "blur", "low_resolution"])
+def test_spoiling_changes_the_image_only(kind):
+    hu, labels, _ = varied(replace(STILL, **{kind: 1.0}))
+    assert torch.equal(labels, windows()[1]) and torch.isfinite(hu).all()
+    changed = (hu - windows()[0]).abs().flatten(1).max(dim=1).values
+    assert (changed > 1).sum() >= 5
+
+
+def test_the_share_is_a_share():
+    hu, _, _ = varied(replace(STILL, noise=0.3), given=windows(400))
+    changed = (hu - windows(400)[0]).abs().flatten(1).max(dim=1).values > 0
+    assert changed.float().mean() == pytest.approx(0.3, abs=0.07)

@@ -1,0 +1,100 @@
+"""Two processes give what one gives: the same weights, with other organs annotated in each."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from small_runs import make_store  # noqa: E402
+
+from SegMateCore.errors import SegMateError  # noqa: E402
+from SegMateCore.training.callbacks import read_metrics  # noqa: E402
+from SegMateCore.training.distributed import Ranks, joined_ranks  # noqa: E402
+from SegMateCore.training.resume import read_state  # noqa: E402
+
+HERE, ROOT = Path(__file__).parent, Path(__file__).parents[3]
+
+
+def start(words, world=1):
+    """As many processes as torchrun would start; their outputs when all have ended."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = []
+    for rank in range(world):
+        environment = {
+            **os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}", "OMP_NUM_THREADS": "1",
+            "WORLD_SIZE": str(world), "RANK": str(rank), "LOCAL_RANK": str(rank),
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        }  # fmt: skip
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, *map(str, words)], env=environment, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, text=True,
+            )  # fmt: skip
+        )
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    assert all(process.returncode == 0 for process in processes), "\n".join(outputs)
+    return outputs
+
+
+def test_two_processes_with_different_organs_annotated_are_one(tmp_path):
+    worker = HERE / "ddp_worker.py"
+    start([worker, tmp_path / "two.npz"], world=2)
+    start([worker, tmp_path / "one.npz", 0, 1])
+    start([worker, tmp_path / "half.npz", 0])
+    two, one, half = (dict(np.load(tmp_path / f"{name}.npz")) for name in ("two", "one", "half"))
+    apart = {key: np.abs(two[key] - one[key]).max() for key in one}
+    assert max(apart.values()) < 1e-6, max(apart, key=apart.get)
+    assert float(two["loss"]) == pytest.approx(float(one["loss"]), abs=1e-9)
+    # the other half of the data does make a difference, so the comparison means something
+    assert max(np.abs(half[key] - one[key]).max() for key in one) > 1e-3
+
+
+def test_alone_without_torchrun():
+    with joined_ranks("cpu") as ranks:
+        assert ranks == Ranks(0, 1, torch.device("cpu")) and ranks.is_first
+        assert ranks.any(True) and not ranks.any(False) and ranks.gather({"a": 1}) == [{"a": 1}]
+
+
+def test_a_broken_environment_is_named(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(SegMateError, match="WORLD_SIZE"):
+        with joined_ranks("cpu"):
+            pass
+
+
+@pytest.mark.slow
+def test_the_command_in_two_processes_resumes_and_leaves_one_run(tmp_path):
+    pytest.importorskip("blosc2")
+    store = make_store(tmp_path / "data", range(6))
+    words = [
+        "-m", "SegMateCore", "train", store, "-o", tmp_path / "run", "--recipe", "small", "--device", "cpu",
+        "--epochs", 3, "--resume", *(
+            word
+            for text in (
+                "preprocessing.spacing_mm=[3.0, 3.0, 3.0]", "sampling.rows=64", "sampling.columns=64",
+                "optimisation.steps_per_epoch=3", "optimisation.precision=fp32", "optimisation.batch=2",
+                "sampling.organ_weights={}",
+                'model_options={encoder="test_resnet", widths=[32, 24, 16, 16, 8]}',
+            )
+            for word in ("--set", text)
+        ),
+    ]  # fmt: skip
+    start([*words, "--stop-after", 1], world=2)
+    start(words, world=2)
+    lines = read_metrics(tmp_path / "run")
+    epochs = [line for line in lines if line["kind"] == "epoch"]
+    assert [line["step"] for line in epochs] == [3, 6, 9] and len(epochs[-1]["cases"]) == 2
+    assert [line["kind"] for line in lines].count("end") == 1
+    assert len(list((tmp_path / "run").glob("preview_*.png"))) == 1
+    state = read_state(tmp_path / "run/last.resume")
+    assert state["step"] == 9

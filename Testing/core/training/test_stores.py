@@ -1,0 +1,112 @@
+"""Training from Stores: several with other organs annotated, other organ tables, validation, refusals."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("blosc2")
+
+from small_runs import blocks, case, make_store, recipe, write_cases  # noqa: E402
+
+from SegMateCore.data.sources import MemorySource, StoreSource  # noqa: E402
+from SegMateCore.data.store import Store  # noqa: E402
+from SegMateCore.errors import SegMateError  # noqa: E402
+from SegMateCore.organs import NINE  # noqa: E402
+from SegMateCore.training.data import from_stores, validation_case, validation_folder  # noqa: E402
+from SegMateCore.training.feeds import make_feed  # noqa: E402
+
+TERMS = {"licence": "CC0", "source": "made here"}
+GRID = recipe().preprocessing
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return Store.open(make_store(tmp_path_factory.mktemp("whole"), range(3)))
+
+
+@pytest.fixture(scope="module")
+def partial(tmp_path_factory):
+    """Lungs and liver in a table of their own, in another order; the liver alone is annotated."""
+    table = NINE.only([4, 1, 0])
+    return Store.open(make_store(tmp_path_factory.mktemp("partial"), range(10, 13), (5,), table))
+
+
+def test_a_store_source_gives_what_the_same_case_in_memory_gives(whole):
+    stored = StoreSource(whole.split("train")[0], NINE, "folder", TERMS)
+    held = MemorySource(case(int(stored.name[-3:])))
+    assert stored.shape == held.shape and stored.voxels == held.voxels
+    assert stored.annotated == held.annotated and stored.centre == pytest.approx(held.centre, abs=4)
+    assert {k: v.tolist() for k, v in stored.organ_slices.items()} == {
+        k: v.tolist() for k, v in held.organ_slices.items()
+    }
+    for one, two in zip(stored.slab(4, 9), held.slab(4, 9)):
+        assert one.shape == two.shape
+    assert np.array_equal(stored.slab(4, 9)[2], held.slab(4, 9)[2])
+    slices = np.array([3, 4, 5])
+    hu, labels = stored.window(slices, 4)
+    assert np.array_equal(hu, held.window(slices, 4)[0].clip(-1024))
+    assert np.array_equal(labels, held.window(slices, 4)[1])
+
+
+def test_organs_of_another_table_get_the_channels_of_the_run(partial):
+    source = StoreSource(partial.split("train")[0], NINE, "folder", TERMS)
+    assert source.annotated == tuple(organ.name == "liver" for organ in NINE)
+    assert list(source.organ_slices) == [4] and set(np.unique(source.slab(0, 16)[2])) == {0, 5}
+    expected = blocks(int(source.name[-3:]))[1]
+    assert np.array_equal(source.slab(0, 16)[2] == 5, expected == 5)
+
+
+def test_several_stores_and_cases_in_memory_share_one_table(whole, partial):
+    data = from_stores([partial, whole], GRID, cases=[case(20)])
+    assert data.organs == NINE and len(data.sources) == 5 and len(data.validation) == 2
+    assert data.voxels[4] > data.voxels[0] > 0 and data.slices == 5 * 16
+    assert [case.organs == ("liver",) for case in data.validation] == [True, False]
+    assert {source.group for source in data.sources} == {"store", "complete"}
+    smaller = from_stores([partial], GRID)
+    assert set(smaller.organs.names) == {"liver", "left lung", "right lung"}
+
+
+@pytest.mark.parametrize("feed", ["chunks", "windows"])
+def test_batches_come_from_stores_with_their_annotation(whole, partial, feed):
+    data = from_stores([whole, partial], GRID)
+    made = recipe(
+        f"sampling.feed={feed}", "sampling.mix={}", "optimisation.batch=6", "augmentation.mirror=0"
+    )
+    made = made.resolved(data.organs, data.voxels, 10)
+    partners = data.organs.partner_permutation()
+    batch = make_feed(data.sources, made, 3, partners, 0).batch(0, torch.device("cpu"))
+    assert batch.hu.shape == (6, 3, 64, 64) and batch.labels.any()
+    counts = set(batch.annotated.sum(dim=1).tolist())
+    assert counts <= {1, 9}
+
+
+def test_validation_cases_know_what_is_annotated(whole, partial, tmp_path):
+    case_of_store = validation_case(partial.split("val")[0])
+    volume, reference = case_of_store.load()
+    assert case_of_store.organs == ("liver",) and reference.organs.names[0] == "liver"
+    assert reference.mask("liver").any() and volume.shape == reference.labels.shape
+    folder = write_cases(tmp_path, [7], annotated=(5, 8)) / "case_007"
+    from_folder = validation_folder(folder)
+    assert from_folder.organs == ("liver", "aorta") and from_folder.load()[1].mask("aorta").any()
+    (folder / "organs.json").unlink()
+    with pytest.raises(SegMateError, match="organs.json"):
+        validation_folder(folder)
+
+
+def test_stores_of_one_kind_are_told_apart_by_their_folders(whole, partial, tmp_path):
+    names = []
+    for store in (whole, partial):
+        link = tmp_path / f"copy_of_{len(names)}"
+        shutil.copytree(store.folder, link)
+        names.append(link)
+    data = from_stores([Store.open(path) for path in names], GRID)
+    assert {source.group for source in data.sources} == {"copy_of_0", "copy_of_1"}
+
+
+def test_a_store_on_another_grid_is_refused(whole):
+    with pytest.raises(SegMateError, match="prepared at 3 x 3 x 3 mm"):
+        from_stores([whole], recipe("preprocessing.spacing_mm=[1.5,1.5,1.5]").preprocessing)
