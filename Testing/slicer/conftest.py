@@ -55,6 +55,33 @@ def make_ct(scene):
     return make
 
 
+# The module's logic with the real worker
+
+
+@pytest.fixture(scope="module")
+def shared_logic(host):
+    """One logic for a test file, so that its worker is warm for most tests."""
+    from runs import MODULE_FILE
+
+    host.load_module(MODULE_FILE)
+    from SegMateSlicer import SegMateSlicerLogic
+
+    logic = SegMateSlicerLogic()
+    yield logic
+    logic.close()
+
+
+@pytest.fixture
+def logic(shared_logic, scene):
+    """The shared logic on an empty scene; nothing is under way after the test."""
+    from runs import drive
+
+    yield shared_logic
+    shared_logic.cancel()
+    if shared_logic.activeRun is not None:
+        drive(shared_logic.activeRun)
+
+
 # The panel with a puppet of the logic (fake_logic)
 
 

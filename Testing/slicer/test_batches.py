@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 import slicer
-from runs import MODULE_FILE, drive, labels_of, phantom, scene_state
+from runs import drive, labels_of, phantom, scene_state
 from scene_grids import add_linear_transform
 
 from SegMateCore.errors import Cancelled, SegMateError
@@ -16,21 +16,6 @@ from SegMateCore.segmentation import Segmentation
 from SegMateCore.volume import Volume
 
 PARTS = [slice(24, 30), slice(26, 32), slice(28, 34)]
-
-
-@pytest.fixture(scope="module")
-def shared_logic(host):
-    host.load_module(MODULE_FILE)
-    from SegMateSlicer import SegMateSlicerLogic
-
-    logic = SegMateSlicerLogic()
-    yield logic
-    logic.close()
-
-
-@pytest.fixture
-def logic(shared_logic, scene):
-    return shared_logic
 
 
 @pytest.fixture

@@ -46,25 +46,6 @@ STORED = {
 
 
 @pytest.fixture(scope="module")
-def shared_logic(host):
-    host.load_module(MODULE_FILE)
-    from SegMateSlicer import SegMateSlicerLogic
-
-    logic = SegMateSlicerLogic()
-    yield logic
-    logic.close()
-
-
-@pytest.fixture
-def logic(shared_logic, scene):
-    """One logic, so that the worker is warm for most tests."""
-    yield shared_logic
-    shared_logic.cancel()
-    if shared_logic.activeRun is not None:
-        drive(shared_logic.activeRun)
-
-
-@pytest.fixture(scope="module")
 def predictor():
     return Predictor.from_checkpoint("demo", device="cpu", backend="onnxruntime")
 

@@ -47,18 +47,19 @@ NOBODY = "http://127.0.0.1:9"  # the port of the discard service: nobody listens
 
 
 @pytest.mark.parametrize(
-    "words, kind",
+    "words, kinds",
     [
-        (["--index-url", f"{NOBODY}/simple"], "offline"),
-        (["--index-url", "https://index.invalid/simple", "--proxy", NOBODY], "offline"),
-        (["--no-index"], "no wheel"),
+        (["--index-url", f"{NOBODY}/simple"], {"offline"}),
+        # Older versions of pip name the proxy here, newer ones only the connection. The advice fits both.
+        (["--index-url", "https://index.invalid/simple", "--proxy", NOBODY], {"offline", "proxy"}),
+        (["--no-index"], {"no wheel"}),
     ],
 )
-def test_logs_of_pip_are_understood(words, kind):
+def test_logs_of_pip_are_understood(words, kinds):
     from SegMateSlicerLib.setup.pip_failures import failure_kind
 
     log = real_pip(*words, "segmate-no-such-package")
-    assert failure_kind(log) == kind, log
+    assert failure_kind(log) in kinds, log
 
 
 def test_a_proxy_that_wants_a_password_is_understood():

@@ -4,19 +4,7 @@ from __future__ import annotations
 
 import time
 
-import pytest
 from event_loop_gaps import EventLoopGaps, enlarged_phantom, overhead_s
-from runs import MODULE_FILE
-
-
-@pytest.fixture
-def logic(host, scene):
-    host.load_module(MODULE_FILE)
-    from SegMateSlicer import SegMateSlicerLogic
-
-    logic = SegMateSlicerLogic()
-    yield logic
-    logic.close()
 
 
 def run_with_gaps(logic, host, volume, options):
