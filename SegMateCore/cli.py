@@ -38,6 +38,7 @@ COMMANDS = {
     "train": ("SegMateCore.commands.train", "train a network on annotated CTs"),
     "finetune": ("SegMateCore.commands.finetune", "go on training a checkpoint, on other CTs or organs"),
     "distill": ("SegMateCore.commands.distill", "train a small network with a larger one as its teacher"),
+    "benchmark": ("SegMateCore.commands.benchmark", "measure what things cost on this machine"),
     "doctor": ("SegMateCore.commands.doctor", "say what is installed, what works here and what is wrong"),
 }
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_CANCELLED, EXIT_BROKEN_PIPE = 1, 2, 130, 141

@@ -242,6 +242,8 @@ class Recipe:
         for key, (value, known) in choices.items():
             if value not in known:
                 yield f"{key} is {value!r}, expected one of {', '.join(known)}"
+        if self.sampling.feed == "chunks" and self.preprocessing.spacing_mm is None:
+            yield 'sampling.feed "chunks" needs preprocessing.spacing_mm: give one, or feed "windows"'
 
     def with_run(self, steps: int | None = None, seed: int | None = None) -> Recipe:
         """The same recipe with another length or seed; None keeps what is there."""
