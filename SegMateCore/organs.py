@@ -111,9 +111,17 @@ class OrganSet:
         names = {organ.name for organ in kept}
         return OrganSet(tuple(o if o.partner in names else replace(o, partner=None) for o in kept))
 
-    def partner_permutation(self) -> tuple[int, ...]:
-        """For each channel, the channel that it becomes when left and right are swapped."""
-        return tuple(self.index(organ.partner) if organ.partner else c for c, organ in enumerate(self.organs))
+    def mirror_partners(self) -> tuple[int | None, ...]:
+        """For each channel, the channel that it becomes when left and right are swapped.
+
+        None for a left or right organ whose mirror image is not in the table.
+        """
+        return tuple(self._mirror_partner(channel, organ) for channel, organ in enumerate(self.organs))
+
+    def _mirror_partner(self, channel: int, organ: Organ) -> int | None:
+        if organ.partner is not None:
+            return self.index(organ.partner)
+        return channel if organ.modifier is None else None
 
     def to_list(self) -> list[dict]:
         """JSON-able rows, the inverse of from_list."""

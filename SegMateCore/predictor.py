@@ -167,7 +167,7 @@ class Predictor:
             key = (preprocessing.spacing_mm, preprocessing.interpolation)
             if key not in prepared:
                 prepared[key] = preprocessing.working_hu(canonical, grid, cancelled)
-            pairs = self.checkpoint.organs.partner_permutation() if options.flip_average else None
+            pairs = self.checkpoint.organs.mirror_partners() if options.flip_average else None
             stream = SliceStream(
                 prepared[key], preprocessing, backend, options.chunk, pairs, warnings.append, cancelled,
             )

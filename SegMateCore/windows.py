@@ -31,13 +31,14 @@ def context_windows(first: int, last: int, count: int, context: int) -> np.ndarr
 class SliceStream:
     """Probabilities of one network over one volume, computed chunk by chunk and forgotten behind the reader.
 
-    hu (K, J, I); chunk: slices per batch; flip_pairs: None, or the channel permutation of a left/right mirror
-    (then the mean over the image and its mirror is given); warn: takes a sentence about a fallback.
+    hu (K, J, I); chunk: slices per batch; flip_pairs: None, or OrganSet.mirror_partners(): then the mean over
+    the image and its mirror is given, save for channels without a partner; warn: takes a sentence about a
+    fallback.
     """
 
     def __init__(
         self, hu: np.ndarray, preprocessing: Preprocessing, backend: Backend, chunk: int,
-        flip_pairs: tuple[int, ...] | None, warn: Callable[[str], None], cancelled: IsCancelled,
+        flip_pairs: tuple[int | None, ...] | None, warn: Callable[[str], None], cancelled: IsCancelled,
     ):
         self.hu = hu
         self.preprocessing = preprocessing
@@ -72,8 +73,10 @@ class SliceStream:
         probabilities = self._through_network(windows, z_positions)
         if self.flip_pairs is not None:
             # Image axis I is the last one here; a mirrored left organ is a right one.
-            mirrored = self._through_network(windows[..., ::-1], z_positions)
-            probabilities = (probabilities + mirrored[:, list(self.flip_pairs), :, ::-1]) / 2
+            mirrored = self._through_network(windows[..., ::-1], z_positions)[..., ::-1]
+            for channel, partner in enumerate(self.flip_pairs):
+                if partner is not None:
+                    probabilities[:, channel] = (probabilities[:, channel] + mirrored[:, partner]) / 2
         return probabilities
 
     def _windows(self, first: int, last: int) -> np.ndarray:

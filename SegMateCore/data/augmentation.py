@@ -17,6 +17,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from SegMateCore.data.degradation import degrade
+from SegMateCore.data.mirroring import MirrorNames
 from SegMateCore.data.painting import paint_phantom, repaint_ct, shift_tissues
 from SegMateCore.data.sources import Source
 from SegMateCore.data.tissue import TISSUE_INDEX, TISSUES
@@ -46,7 +47,7 @@ class Chunk:
 class Augmenter:
     """Makes one chunk; everything random comes from the seed of its generators.
 
-    partners: for each channel, the one that it becomes in a mirror; spacing_mm: of the working grid (the
+    partners: see OrganSet.mirror_partners; spacing_mm: of the working grid (the
     free-form amplitudes are in mm).
     """
 
@@ -55,7 +56,7 @@ class Augmenter:
         options: Augmentation,
         sampling: Sampling,
         context: int,
-        partners: tuple[int, ...],
+        partners: tuple[int | None, ...],
         spacing_mm: float,
         rng: np.random.Generator,
     ):
@@ -136,11 +137,12 @@ class Augmenter:
 
 
 def mirrored(
-    hu: Tensor, labels: Tensor, annotated: Tensor, partners: tuple[int, ...]
+    hu: Tensor, labels: Tensor, annotated: Tensor, partners: tuple[int | None, ...]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The mirror image about the sagittal plane: columns reversed, left and right organs renamed."""
-    renamed = torch.tensor([0, *(partner + 1 for partner in partners)], dtype=torch.uint8)
-    return hu.flip(2), renamed[labels.flip(2).long()], annotated[list(partners)]
+    names = MirrorNames(partners)
+    renaming = torch.tensor(names.renaming, dtype=torch.uint8)
+    return hu.flip(2), renaming[labels.flip(2).long()], names.annotated(annotated)
 
 
 def _sample(source: Source, positions: Tensor) -> tuple[Tensor | None, Tensor, Tensor, Tensor | None]:

@@ -29,7 +29,7 @@ def degrade(
     if chance() < 0.25:
         hu = blur(hu, float(uniform(0.4, 1.1)))
     if chance() < 0.2:
-        hu = _coarsen(hu, float(uniform(0.4, 0.8)))
+        hu = coarser(hu[:, None], float(uniform(0.4, 0.8)))[:, 0]
     if chance() < 0.25:
         hu = _thicken_slices(hu, float(uniform(0.1, 0.33)))
     if chance() < 0.5:
@@ -75,10 +75,12 @@ def _crop_field_of_view(hu: Tensor, labels: Tensor, rng: np.random.Generator) ->
     return torch.where(seen[None], hu, torch.tensor(AIR_HU)), labels * seen[None]
 
 
-def _coarsen(hu: Tensor, factor: float) -> Tensor:
-    size = tuple(hu.shape[1:])
-    small = functional.interpolate(hu[:, None], scale_factor=factor, mode="bilinear", antialias=True)
-    return functional.interpolate(small, size=size, mode="bilinear")[:, 0]
+def coarser(hu: Tensor, factor: float) -> Tensor:
+    """(N, S, H, W) as if imaged on a grid `factor` times as fine, in its place."""
+    # Sizes, not factors: torch takes a factor at its word, and the image would drift by the rounding.
+    small = [max(1, round(count * factor)) for count in hu.shape[2:]]
+    reduced = functional.interpolate(hu, size=small, mode="bilinear", antialias=True)
+    return functional.interpolate(reduced, size=hu.shape[2:], mode="bilinear")
 
 
 def _thicken_slices(hu: Tensor, share: float) -> Tensor:

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from SegMateCore.data.degradation import coarser
+from SegMateCore.data.mirroring import MirrorNames
 from SegMateCore.training.recipe import Augmentation
 
 AIR_HU = -1000.0
@@ -31,9 +33,9 @@ Windows = tuple[Tensor, Tensor, Tensor]
 class WindowAugmenter:
     """Deterministic by the generator that it is called with, which lives on the batch's device."""
 
-    def __init__(self, options: Augmentation, partners: tuple[int, ...]):
+    def __init__(self, options: Augmentation, partners: tuple[int | None, ...]):
         self.options = options
-        self.partners = partners
+        self.names = MirrorNames(partners)
 
     def __call__(self, windows: Windows, generator: torch.Generator) -> Windows:
         """(hu, labels, annotated) -> the same, varied; the tensors given are not changed."""
@@ -89,11 +91,11 @@ class WindowAugmenter:
         if len(rows):
             before = labels[rows]
             renamed = before.clone()
-            for channel, partner in enumerate(self.partners):
-                if partner != channel:
-                    renamed.masked_fill_(before == channel + 1, partner + 1)
+            for label, name in enumerate(self.names.renaming):
+                if name != label:
+                    renamed.masked_fill_(before == label, name)
             hu[rows], labels[rows] = hu[rows].flip(3), renamed.flip(2)
-            annotated[rows] = annotated[rows][:, list(self.partners)]
+            annotated[rows] = self.names.annotated(annotated[rows])
         rows = torch.nonzero(_chosen(self.options.turn_over, len(hu), generator)).flatten()
         if len(rows):
             hu[rows], labels[rows] = hu[rows].flip(2), labels[rows].flip(1)
@@ -112,7 +114,7 @@ class WindowAugmenter:
         rows = torch.nonzero(_chosen(options.low_resolution, batch, generator)).flatten()
         if len(rows):
             factor = float(uniform(*LOW_RESOLUTION, count=1))
-            hu[rows] = _coarser(hu[rows], factor)
+            hu[rows] = coarser(hu[rows], factor)
         rows = torch.nonzero(_chosen(options.blur, batch, generator)).flatten()
         if len(rows):
             hu[rows] = _blurred(hu[rows], float(uniform(*BLUR_SIGMA_PX, count=1)))
@@ -126,11 +128,6 @@ class WindowAugmenter:
 def _chosen(share: float, count: int, generator: torch.Generator) -> Tensor:
     """bool (count,), True with the probability `share`; always draws, so that later draws do not shift."""
     return torch.rand(count, generator=generator, device=generator.device) < share
-
-
-def _coarser(hu: Tensor, factor: float) -> Tensor:
-    small = functional.interpolate(hu, scale_factor=factor, mode="bilinear", antialias=True)
-    return functional.interpolate(small, size=hu.shape[2:], mode="bilinear")
 
 
 def _blurred(hu: Tensor, sigma: float) -> Tensor:

@@ -94,7 +94,10 @@ class SegMate2D(nn.Module):
         outputs = {"segmentation": resize_to(self.segmentation_head(last), size, align_corners=True)}
         if auxiliary:
             outputs["boundary"] = resize_to(self.boundary_head(last), size, align_corners=True)
-            outputs["presence"] = torch.sigmoid(self.presence_head(last))
+            presence = self.presence_head(last)
+            # In 16 bits a probability of 0.9985 is 1, from where no gradient leads back.
+            presence = presence.to(torch.promote_types(presence.dtype, torch.float32))
+            outputs["presence"] = torch.sigmoid(presence)
             if self.deep_supervision:
                 deep = (self.deep_head1(main4), self.deep_head2(main3), self.deep_head3(main2))
                 outputs["deep"] = [resize_to(logits, size, align_corners=True) for logits in deep]

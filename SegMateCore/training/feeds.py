@@ -35,6 +35,8 @@ from SegMateCore.windows import context_windows
 CROP_JITTER = 0.3
 HU_RANGE = (-1100, 3100)
 AHEAD_PER_WORKER = 2
+# OrganSet.mirror_partners()
+Partners = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class ChunkFeed:
     numbers."""
 
     def __init__(
-        self, sources: Sequence[Source], recipe: Recipe, context: int, partners: tuple[int, ...], rank: int
+        self, sources: Sequence[Source], recipe: Recipe, context: int, partners: Partners, rank: int
     ):
         self.recipe, self.sampling, self.partners, self.rank = recipe, recipe.sampling, partners, rank
         self.context, self.margin = context, context // 2
@@ -111,7 +113,7 @@ class WindowFeed:
     """Windows read one by one, cropped on the CPU, augmented on the device of the batch."""
 
     def __init__(
-        self, sources: Sequence[Source], recipe: Recipe, context: int, partners: tuple[int, ...], rank: int
+        self, sources: Sequence[Source], recipe: Recipe, context: int, partners: Partners, rank: int
     ):
         self.recipe, self.sampling, self.rank, self.context = recipe, recipe.sampling, rank, context
         self.sampler = BalancedSampler(sources, recipe.sampling, recipe.augmentation.organ_centred)
@@ -212,7 +214,7 @@ def _to(batch: Batch, device: torch.device) -> Batch:
 
 
 def make_feed(
-    sources: Sequence[Source], recipe: Recipe, context: int, partners: tuple[int, ...], rank: int
+    sources: Sequence[Source], recipe: Recipe, context: int, partners: Partners, rank: int
 ) -> ChunkFeed | WindowFeed:
     """The feed that the recipe names; context: slices per window, as many as the widest network needs."""
     kind = ChunkFeed if recipe.sampling.feed == "chunks" else WindowFeed

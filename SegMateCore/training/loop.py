@@ -117,7 +117,7 @@ class _Run:
         start, teacher = ancestors["start"], ancestors["teacher"]
         teacher = None if teacher is None else Teacher(teacher, data.organs, recipe, ranks.device)
         context = max(recipe.preprocessing.context, teacher.context if teacher else 1)
-        partners = data.organs.partner_permutation()
+        partners = data.organs.mirror_partners()
         feed = make_feed(data.sources, recipe, context, partners, ranks.rank)
         if start is None:
             model = new_network(recipe, data.organs)

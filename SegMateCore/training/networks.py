@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from SegMateCore.checkpoint import Checkpoint
@@ -42,6 +43,12 @@ def new_network(recipe: Recipe, organs: OrganSet) -> nn.Module:
         if isinstance(layer, nn.Conv2d):
             nn.init.constant_(layer.bias, math.log(PRIOR_PROBABILITY / (1 - PRIOR_PROBABILITY)))
     return model
+
+
+def with_shared_norms(model: nn.Module) -> nn.Module:
+    """The same with batch norms that pool their statistics over all processes, for training on many GPUs."""
+    # timm's: torch's own would drop the activations that timm's norms contain.
+    return convert_sync_batchnorm(model)
 
 
 def network_from(checkpoint: Checkpoint, recipe: Recipe, organs: OrganSet) -> nn.Module:

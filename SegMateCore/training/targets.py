@@ -42,12 +42,14 @@ class Target:
 
         probability: (B, C, H, W) of the teacher; can_fill: bool (C,), the channels that it has. Pixels from
         `confidence` on become truth, those up to 1 - confidence known to be outside, the others stay unknown.
-        A pixel that the labels give to an organ is no other organ's.
+        A pixel is one organ's: that of the labels, else the one that the teacher is surest of.
         """
         open_planes = (~self.annotated & can_fill)[:, :, None, None]
-        taken = self.truth.any(dim=1, keepdim=True)
-        inside = open_planes & (probability >= confidence) & ~taken
-        outside = open_planes & ((probability <= 1 - confidence) | taken)
+        offered = torch.where(open_planes, probability, torch.zeros_like(probability))
+        surest = one_hot(offered.argmax(dim=1) + 1, probability.shape[1])
+        inside = open_planes & surest & (probability >= confidence) & ~self.truth.any(dim=1, keepdim=True)
+        taken = (self.truth | inside).any(dim=1, keepdim=True)
+        outside = open_planes & ~inside & ((probability <= 1 - confidence) | taken)
         return replace(self, truth=self.truth | inside, known=self.known | inside | outside)
 
 

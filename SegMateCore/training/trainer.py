@@ -19,7 +19,12 @@ from SegMateCore.training.averaging import WeightAverage
 from SegMateCore.training.distributed import Ranks
 from SegMateCore.training.feeds import Batch, ChunkFeed, WindowFeed
 from SegMateCore.training.losses import segmentation_loss
-from SegMateCore.training.networks import Teacher, freeze_unused_heads, run_network
+from SegMateCore.training.networks import (
+    Teacher,
+    freeze_unused_heads,
+    run_network,
+    with_shared_norms,
+)
 from SegMateCore.training.optimiser import make_optimiser, set_training_mode
 from SegMateCore.training.recipe import Recipe
 from SegMateCore.training.resize_gradients import PackedResizeGradients
@@ -54,7 +59,7 @@ class Trainer:
         if options.channels_last:
             model = model.to(memory_format=torch.channels_last)
         if options.sync_batch_norm and ranks.world > 1 and ranks.device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            model = with_shared_norms(model)
         self.model = model.to(ranks.device)
         self.optimiser = make_optimiser(self.model, options)
         self.average = WeightAverage(self.model, options.average_decay)

@@ -33,7 +33,7 @@ def test_sides_have_codes_partners_and_colours_of_their_own():
 
 
 def test_swapping_left_and_right_twice_changes_nothing():
-    swap = NINE.partner_permutation()
+    swap = NINE.mirror_partners()
     assert swap == (1, 0, 2, 3, 4, 6, 5, 7, 8)
     assert [swap[channel] for channel in swap] == list(range(9))
 
@@ -53,7 +53,7 @@ def test_only_keeps_labels_and_unpairs_who_lost_the_partner():
     few = NINE.only(NINE.subset(["left lung", "left kidney", "right kidney"]))
     assert few.labels == (1, 6, 7)
     assert [organ.partner for organ in few] == [None, "right kidney", "left kidney"]
-    assert few.partner_permutation() == (0, 2, 1)
+    assert few.mirror_partners() == (None, 2, 1)
 
 
 def test_json_round_trip():

@@ -16,6 +16,7 @@ from SegMateCore.organs import NINE
 from SegMateCore.predictor import PredictOptions
 from SegMateCore.resampling import resample_hu, working_grid
 from SegMateCore.volume import Volume
+from SegMateCore.windows import SliceStream
 
 STORAGE_ORDERS = [
     (order, flips)
@@ -165,6 +166,18 @@ def test_flip_average_swaps_paired_organs():
     # the mirrored run finds "left lung" on the mirrored left half: right lung on the true right half
     np.testing.assert_allclose(values[1][:, 1:, 32:], full / 2, atol=1e-3)
     np.testing.assert_allclose(values[1][:, 1:, :32], 0, atol=1e-3)
+
+
+def test_flip_average_leaves_an_organ_alone_whose_partner_is_not_in_the_table():
+    predictor = band_predictor(BandBackend(left_half=0))
+    hu = np.full((3, 32, 64), -160.0, np.float32)
+    partners = (None, *NINE.mirror_partners()[1:])
+    preprocessing, backend = predictor.checkpoint.parts[0].preprocessing, predictor.backends[0]
+    streams = [
+        SliceStream(hu, preprocessing, backend, 8, pairs, print, None) for pairs in (None, partners)
+    ]
+    plain, averaged = (np.stack(stream.slices(0, 3)) for stream in streams)
+    assert (averaged[:, 0] == plain[:, 0]).all() and (averaged[:, 1] != plain[:, 1]).any()
 
 
 def test_ensemble_averages_probabilities():

@@ -18,7 +18,7 @@ from SegMateCore.data.tissue import TISSUES  # noqa: E402
 from SegMateCore.organs import NINE  # noqa: E402
 from SegMateCore.training.recipe import Augmentation, Sampling  # noqa: E402
 
-PARTNERS = NINE.partner_permutation()
+PARTNERS = NINE.mirror_partners()
 SMALL = Sampling(rows=64, columns=64, chunk_slices=6, pool_chunks=8)
 STILL = Augmentation(
     organ_centred=0,
@@ -93,6 +93,13 @@ def test_a_mirror_swaps_sides_and_only_sides():
     assert known.tolist() == [False, True, True, True, True, True, False, True, False]
     twice = mirrored(image, renamed, known, PARTNERS)
     assert torch.equal(twice[1], labels) and torch.equal(twice[2], annotated)
+
+
+def test_in_a_mirror_an_organ_without_its_partner_has_no_name():
+    labels = torch.tensor([[[1, 2, 0]]], dtype=torch.uint8)
+    partners = NINE.only(NINE.subset(["liver", "left kidney"])).mirror_partners()
+    _, renamed, known = mirrored(labels.float(), labels, torch.tensor([True, True]), partners)
+    assert renamed.tolist() == [[[0, 0, 1]]] and known.tolist() == [True, False]
 
 
 def test_a_mirrored_chunk_has_the_liver_on_the_other_side_and_the_kidney_renamed():

@@ -406,7 +406,7 @@ class TestOrgans:
     def test_choices(self, tmp_path):
         assert chosen_organs(None) == NINE
         assert chosen_organs("heart, left_lung").names == ("left lung", "heart")
-        assert len(known_organs()) == 19 and known_organs().partner_permutation()[14:16] == (15, 14)
+        assert len(known_organs()) == 19 and known_organs().mirror_partners()[14:16] == (15, 14)
         path = tmp_path / "organs.json"
         path.write_text(json.dumps(NINE.only([4]).to_list()))
         assert chosen_organs(str(path)).names == ("liver",)

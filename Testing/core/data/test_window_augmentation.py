@@ -8,11 +8,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from SegMateCore.data.degradation import coarser  # noqa: E402
 from SegMateCore.data.window_augmentation import WindowAugmenter  # noqa: E402
 from SegMateCore.organs import NINE  # noqa: E402
 from SegMateCore.training.recipe import Augmentation  # noqa: E402
 
-PARTNERS = NINE.partner_permutation()
+PARTNERS = NINE.mirror_partners()
 STILL = Augmentation(
     mirror=0, turn_over=0, affine=0, elastic=0, intensity=0, noise=0, blur=0, low_resolution=0
 )
@@ -69,6 +70,25 @@ def test_a_mirror_renames_the_paired_organs_and_their_annotation():
     assert torch.equal(renamed == 7, labels.flip(2) == 6) and not (renamed == 6).any()
     assert torch.equal(renamed == 5, labels.flip(2) == 5)
     assert not known[:, 6].any() and known[:, 5].all()
+
+
+def test_in_a_mirror_an_organ_without_its_partner_has_no_name():
+    hu, labels, _ = windows()
+    annotated = torch.tensor([[True, False, True]]).repeat(len(hu), 1)
+    table = NINE.only(NINE.subset(["spinal cord", "liver", "left kidney"]))
+    labels = torch.where(labels == 5, 2, torch.where(labels == 6, 3, 0)).to(torch.uint8)
+    mirror = WindowAugmenter(replace(STILL, mirror=1.0), table.mirror_partners())
+    _, renamed, known = mirror((hu, labels, annotated), torch.Generator())
+    assert torch.equal(renamed == 2, labels.flip(2) == 2) and not (renamed == 3).any()
+    assert known.tolist() == [[True, False, False]] * len(hu)
+
+
+@pytest.mark.parametrize("factor", [0.403, 0.5994, 0.75])
+def test_a_coarser_image_stays_in_its_place(factor):
+    ramp = torch.arange(320.0).expand(1, 1, 288, 320)
+    for image, axis in ((ramp, 3), (ramp.transpose(2, 3).contiguous(), 2)):
+        drift = (coarser(image, factor) - image).narrow(axis, 4, 280 if axis == 2 else 312)
+        assert drift.abs().max() < 0.5
 
 
 def test_turning_over_renames_nothing():

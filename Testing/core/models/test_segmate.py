@@ -134,3 +134,13 @@ def test_onnx_export_with_any_batch_and_size(name, tmp_path):
         with torch.inference_mode():
             expected = model(**given)["segmentation"]
         torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=1e-5)
+
+
+def test_presence_learns_from_sure_mistakes_in_16_bits():
+    network = create_model("segmate_fastvit", organs=2).train()
+    torch.nn.init.constant_(network.model.presence_head[-1].bias, 7.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        presence = network(torch.zeros(2, 3, 64, 64))["presence"]
+    assert presence.dtype == torch.float32 and presence.max() < 1
+    presence.sum().backward()
+    assert network.model.presence_head[-1].bias.grad.abs().min() > 0

@@ -55,7 +55,7 @@ def main(out: Path, streams: list[int]) -> None:
         torch.manual_seed(0)
         model = new_network(made, NINE)
         model.model.presence_head[2].p = 0.0
-        partners = NINE.partner_permutation()
+        partners = NINE.mirror_partners()
         feeds = [
             ChunkFeed([MemorySource(case(7 + stream, ANNOTATED[stream]))], made, 3, partners, stream)
             for stream in (streams if ranks.world == 1 else [ranks.rank])

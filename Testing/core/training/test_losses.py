@@ -255,6 +255,16 @@ class TestPseudoLabels:
         assert filled.known[0, 1, 0].tolist() == [True, True, False, True]
         assert filled.truth[0, 0, 0].tolist() == [True, False, False, False]
 
+    def test_a_pixel_of_two_sure_organs_goes_to_the_surer_one(self):
+        nothing = target([[[0, 0]]], [False, False, True])
+        probability = torch.tensor([[[[0.95, 0.92]], [[0.97, 0.91]], [[0.99, 0.99]]]])
+        filled = nothing.filled(probability, torch.tensor([True, True, True]), 0.9)
+        assert filled.truth[0, :, 0].tolist() == [[False, True], [True, False], [False, False]]
+        assert filled.known.all()
+        # Otherwise logits that claim both organs would be rewarded without limit.
+        logits = torch.full((1, 3, 1, 2), 50.0)
+        assert CrossEntropy.value(CrossEntropy.sums(logits, filled, torch.ones(3))) > 0
+
     def test_organs_that_the_teacher_lacks_stay_unknown(self):
         known = target([[[1, 0]]], [True, False])
         filled = known.filled(torch.ones(1, 2, 1, 2), torch.tensor([True, False]), 0.9)

@@ -24,6 +24,7 @@ from SegMateCore.training.networks import (  # noqa: E402
     new_network,
     run_network,
     united_organs,
+    with_shared_norms,
 )
 from SegMateCore.training.recipe_file import read_recipe  # noqa: E402
 from SegMateCore.training.record import checkpoint_document  # noqa: E402
@@ -53,7 +54,7 @@ class TestUnitedOrgans:
 
     def test_a_pair_of_which_each_table_has_one(self):
         left, right = NINE.only([5]), NINE.only([6])
-        assert united_organs([left, right, NINE.only([5, 6])]).partner_permutation() == (1, 0)
+        assert united_organs([left, right, NINE.only([5, 6])]).mirror_partners() == (1, 0)
 
     def test_one_name_for_two_things_is_refused(self):
         other = OrganSet((replace(HEART, name="liver", label=5),))
@@ -177,3 +178,15 @@ class TestTeacher:
             Teacher(teacher, NINE, elsewhere, CPU)
         with pytest.raises(SegMateError, match="heart"):
             Teacher(teacher, OrganSet((HEART,)), self.made, CPU)
+
+
+def test_shared_norms_keep_the_activations_that_norms_of_timm_contain():
+    from timm.layers import BatchNormAct2d
+
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 1), BatchNormAct2d(4), torch.nn.BatchNorm2d(4)).eval()
+    given = torch.randn(2, 1, 5, 5)
+    before = network(given)
+    shared = with_shared_norms(network)
+    assert sum(isinstance(module, torch.nn.SyncBatchNorm) for module in shared.modules()) == 2
+    assert torch.allclose(shared(given), before)

@@ -19,7 +19,7 @@ from SegMateCore.training.recipe import Sampling  # noqa: E402
 from SegMateCore.training.recipe_file import read_recipe  # noqa: E402
 from SegMateCore.training.sampling import BalancedSampler, generator_of  # noqa: E402
 
-PARTNERS = NINE.partner_permutation()
+PARTNERS = NINE.mirror_partners()
 CPU = torch.device("cpu")
 
 

@@ -77,7 +77,7 @@ def test_batches_come_from_stores_with_their_annotation(whole, partial, feed):
         f"sampling.feed={feed}", "sampling.mix={}", "optimisation.batch=6", "augmentation.mirror=0"
     )
     made = made.resolved(data.organs, data.voxels, 10)
-    partners = data.organs.partner_permutation()
+    partners = data.organs.mirror_partners()
     batch = make_feed(data.sources, made, 3, partners, 0).batch(0, torch.device("cpu"))
     assert batch.hu.shape == (6, 3, 64, 64) and batch.labels.any()
     counts = set(batch.annotated.sum(dim=1).tolist())

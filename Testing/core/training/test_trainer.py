@@ -30,7 +30,7 @@ def trainer_of(*overrides, annotated=None, teacher=None, model=None):
     torch.manual_seed(0)
     model = model or new_network(made, NINE)
     context = max(made.preprocessing.context, teacher.context if teacher else 1)
-    partners = NINE.partner_permutation()
+    partners = NINE.mirror_partners()
     feed = make_feed([MemorySource(case(1, annotated))], made, context, partners, 0)
     return Trainer(made, model, feed, Ranks(), teacher)
 
