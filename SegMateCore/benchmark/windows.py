@@ -41,7 +41,7 @@ def window_rates(stores: Sequence[Store], recipe: Recipe, windows: int) -> Windo
     """
     data = from_stores(stores, recipe.preprocessing)
     sampling = replace(recipe.sampling, workers=0)
-    recipe = replace(recipe, sampling=sampling).resolved(data.organs, data.voxels, 1)
+    recipe = replace(recipe, sampling=sampling).resolved(data.organs, data.voxels_per_slice, 1)
     partners = data.organs.mirror_partners()
     feed = make_feed(data.sources, recipe, recipe.preprocessing.context, partners, 0)
     batch = recipe.optimisation.batch

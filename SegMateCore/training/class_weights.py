@@ -1,7 +1,8 @@
 """Weights of organs from how many voxels they have: rare ones count more, without running away.
 
-Takes voxel counts, gives one weight per organ. The root of median-frequency balancing (Eigen and Fergus,
-"Predicting depth, surface normals and semantic labels", 2015), limited to a factor of ten.
+Takes voxels per slice in which an organ is annotated, gives one weight per organ. The root
+of median-frequency balancing (Eigen and Fergus, "Predicting depth, surface normals and semantic labels",
+2015), limited to a factor of ten.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 SMALLEST, LARGEST = 0.5, 5.0
 
 
-def weights_from_voxels(voxels: Sequence[int]) -> tuple[float, ...]:
+def weights_from_voxels(voxels: Sequence[float]) -> tuple[float, ...]:
     """sqrt(median / voxels) within 0.5 to 5; 1 for an organ without voxels, which has nothing to weigh."""
     counts = np.asarray(voxels, np.float64)
     present = counts > 0

@@ -12,6 +12,8 @@ from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
+import numpy as np
+
 from SegMateCore.data.cases import TrainingCase
 from SegMateCore.data.sources import MemorySource, Source, StoreSource
 from SegMateCore.data.store import Store, StoreCase
@@ -41,9 +43,16 @@ class TrainingData:
     validation: tuple[ValidationCase, ...] = ()
 
     @property
-    def voxels(self) -> tuple[int, ...]:
-        """Of each organ, over all sources."""
-        return tuple(sum(counts) for counts in zip(*(source.voxels for source in self.sources)))
+    def voxels_per_slice(self) -> tuple[float, ...]:
+        """Mean of each organ over the slices of the sources in which it is annotated; 0 where it is in none.
+
+        Not the sum over all sources: an organ that few of them have annotated would pass for a small one.
+        """
+        voxels, slices = np.zeros(len(self.organs)), np.zeros(len(self.organs))
+        for source in self.sources:
+            voxels += source.voxels
+            slices += len(source.body_slices) * np.array(source.annotated)
+        return tuple((voxels / np.maximum(slices, 1)).tolist())
 
     @property
     def slices(self) -> int:

@@ -43,7 +43,7 @@ Partners = tuple[int | None, ...]
 class Batch:
     """hu: float32 (B, context, H, W); labels: uint8 (B, H, W), 0 or channel + 1; annotated: bool (B, C).
 
-    heights: float32 (B,), 0 at the lowest and 1 at the highest slice of the case.
+    heights: float32 (B,), 0 at the lowest and 1 at the highest slice of the case, 0.5 for a single slice.
     """
 
     hu: Tensor
@@ -153,7 +153,7 @@ class WindowFeed:
             pixels = np.flatnonzero(labels == draw.channel + 1)
             centre = np.unravel_index(int(rng.choice(pixels)), labels.shape)
         corner = [_corner(middle, has, wants, rng) for middle, has, wants in zip(centre, labels.shape, size)]
-        height = draw.slice / max(count - 1, 1)
+        height = draw.slice / (count - 1) if count > 1 else 0.5
         return (
             crop(hu, corner, size, int(AIR_HU)),
             crop(labels, corner, size, 0),

@@ -85,7 +85,7 @@ def train(
         steps_per_pass = data.slices // (
             recipe.optimisation.batch * recipe.optimisation.accumulate * ranks.world
         )
-        recipe = recipe.resolved(data.organs, data.voxels, steps_per_pass)
+        recipe = recipe.resolved(data.organs, data.voxels_per_slice, steps_per_pass)
         resuming = check_folder(folder, control.resume)
         cuda = [ranks.device] if ranks.device.type == "cuda" else []
         # Layers draw their first weights, and dropout its masks, from torch's global generators.

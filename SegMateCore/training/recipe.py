@@ -66,7 +66,8 @@ class Loss:
     """Weights of the loss terms, and of the organs in them.
 
     organ_weights: numbers in channel order, or a table by organ name (others 1), "data" for weights by how
-    rare an organ's voxels are, () for 1 each. teacher, temperature: of the soft targets in distillation.
+    rare an organ's voxels are where it is annotated, () for 1 each. teacher, temperature: of the
+    soft targets in distillation.
     """
 
     bce: float = 5.0
@@ -113,7 +114,9 @@ class Optimisation:
     altogether. schedule, after a linear warm-up (share of all steps): "cosine" to final_rate x the rate,
     "restarts" (cosine over restart_epochs, then twice as long, and so on), "plateau" (half the rate after
     plateau_patience epochs without a better score), "constant". accumulate: batches per step, each with
-    a loss of its own. freeze_epochs: with a frozen encoder. save_minutes: time between resume points.
+    a loss of its own. clip_norm: longest gradient, 0: any. freeze_epochs: with a frozen encoder.
+    early_stop_epochs: end after so many without a better score, 0: never; like plateau_patience it counts
+    epochs, also those without a validation. save_minutes: time between resume points.
     """
 
     epochs: int = 1
@@ -250,10 +253,11 @@ class Recipe:
         optimisation = self.optimisation if steps is None else replace(self.optimisation, steps=steps)
         return replace(self, optimisation=optimisation, seed=self.seed if seed is None else seed)
 
-    def resolved(self, organs: OrganSet, voxels: Sequence[int], pass_steps: int) -> Recipe:
+    def resolved(self, organs: OrganSet, voxels: Sequence[float], pass_steps: int) -> Recipe:
         """The same with everything that depends on the data as numbers.
 
-        voxels: of each organ in the training data; pass_steps: steps of one pass over the annotated slices.
+        voxels: of each organ per slice in which it is annotated; pass_steps: steps of one pass over the
+        annotated slices.
         """
         optimisation = self.optimisation
         per_epoch = optimisation.steps_per_epoch or max(1, pass_steps)
@@ -266,7 +270,7 @@ class Recipe:
             optimisation=replace(optimisation, epochs=epochs, steps_per_epoch=per_epoch, steps=steps),
         )
 
-    def _weights(self, section: str, organs: OrganSet, voxels: Sequence[int]) -> tuple[float, ...]:
+    def _weights(self, section: str, organs: OrganSet, voxels: Sequence[float]) -> tuple[float, ...]:
         given = getattr(self, section).organ_weights
         if given == FROM_DATA:
             return weights_from_voxels(voxels)

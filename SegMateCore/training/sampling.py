@@ -38,19 +38,21 @@ class BalancedSampler:
     """First the group, by the recipe's mix; then, for `organ_centred` of all draws, an organ by its weight
     among
     those that the group has, a case that has it by the cases' weights, and one of its slices. Otherwise any
-    case and slice of the group.
+    case and slice of the group. Cases whose weight is 0 are left out.
     """
 
     def __init__(self, sources: Sequence[Source], sampling: Sampling, organ_centred: float):
         if not sources:
             raise SegMateError("no training cases, expected at least one annotated CT or phantom")
-        self.groups = {}
+        weight_of = {source.name: sampling.case_weights.get(source.name, 1.0) for source in sources}
+        self.groups = {source.group: [] for source in sources}
         for source in sources:
-            self.groups.setdefault(source.group, []).append(source)
+            if weight_of[source.name] > 0:
+                self.groups[source.group].append(source)
         self.shares = self._group_shares(sampling)
         self.organ_centred = organ_centred
         self._weights = {
-            group: np.array([sampling.case_weights.get(source.name, 1.0) for source in members])
+            group: np.array([weight_of[source.name] for source in members])
             for group, members in self.groups.items()
         }
         self._organs = {
@@ -82,6 +84,12 @@ class BalancedSampler:
         if total <= 0:
             count = sum(map(len, self.groups.values()))
             raise SegMateError(f"the recipe's mix {mix} gives no share to any of the {count} cases")
+        empty = [group for group, members in self.groups.items() if not members and mix[group] > 0]
+        if empty:
+            raise SegMateError(
+                f"sampling.case_weights is 0 for every case of {empty[0]}: leave one of them a weight, or set"
+                f" sampling.mix.{empty[0]} to 0"
+            )
         return {group: mix[group] / total for group in self.groups}
 
 

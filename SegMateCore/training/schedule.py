@@ -55,15 +55,19 @@ class Patience:
     epochs_on_plateau: int = 0
 
     def observe(self, score: float | None, epoch: int, options: Optimisation) -> bool:
-        """Take the score of an epoch, None where nothing could be scored; True when it is the best so far."""
+        """Take the score of an epoch, None where nothing was scored; True when it is the best so far.
+
+        Epochs without a score decide nothing, but they count: the next score is that many epochs later.
+        """
         if score is None:
             return False
         if self.best is None or score > self.best + SMALLEST_GAIN:
             self.best, self.best_epoch = score, epoch
             self.epochs_without_gain = self.epochs_on_plateau = 0
             return True
-        self.epochs_without_gain += 1
-        self.epochs_on_plateau += 1
+        since_last_score = epoch - self.best_epoch - self.epochs_without_gain
+        self.epochs_without_gain += since_last_score
+        self.epochs_on_plateau += since_last_score
         if options.schedule == "plateau" and self.epochs_on_plateau > options.plateau_patience:
             self.reductions += 1
             self.epochs_on_plateau = 0

@@ -83,10 +83,14 @@ class Trainer:
             with apart:
                 logits, batch = self._learn_from(piece)
         self.scaler.unscale_(self.optimiser)
-        nn.utils.clip_grad_norm_(self.model.parameters(), options.clip_norm)
+        if options.clip_norm > 0:
+            nn.utils.clip_grad_norm_(self.model.parameters(), options.clip_norm)
+        scale = self.scaler.get_scale()
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        self.average.update(self.model)
+        # A lower scale says that fp16 gradients overflowed and this step was left out.
+        if self.scaler.get_scale() >= scale:
+            self.average.update(self.model)
         if with_dice:
             self.means.add_dice(logits, batch)
 

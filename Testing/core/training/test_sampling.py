@@ -62,6 +62,20 @@ def test_groups_that_are_not_there_leave_their_share_to_the_others():
     assert list(sampler.shares.values()) == pytest.approx([0.75, 0.25])
 
 
+def test_a_case_of_weight_zero_is_never_drawn_and_its_organs_are_nobodys():
+    liver, lung = source("liver", "complete"), source("lung", "complete", organs={1: range(12)})
+    sampler = BalancedSampler([liver, lung], sampling(case_weights={"lung": 0.0}), 1.0)
+    assert {(draw.source.name, draw.channel) for draw in draws(sampler, 50)} == {("liver", 4)}
+
+
+def test_a_group_whose_cases_all_have_the_weight_zero_is_refused_unless_its_share_is_zero_too():
+    sources = [source("a", "partial"), source("b", "complete")]
+    with pytest.raises(SegMateError, match="0 for every case of partial"):
+        BalancedSampler(sources, sampling(mix={"partial": 1, "complete": 1}, case_weights={"a": 0}), 0.6)
+    rest = sampling(mix={"partial": 0, "complete": 1}, case_weights={"a": 0})
+    assert {draw.source.name for draw in draws(BalancedSampler(sources, rest, 0.6), 20)} == {"b"}
+
+
 def test_no_cases_no_share_and_a_forgotten_group_are_refused():
     with pytest.raises(SegMateError, match="no training cases"):
         BalancedSampler([], sampling(), 0.6)
@@ -159,6 +173,13 @@ class TestWindowFeed:
         feed = WindowFeed([source("a", "complete", organs={9: [4]})], made, 3, PARTNERS, 0)
         batch = feed.read(0)
         assert batch.hu.shape == (4, 3, 32, 32) and (batch.labels == 9).flatten(1).any(dim=1).all()
+
+    def test_a_single_slice_lies_in_the_middle_as_in_predict(self):
+        whole = source("a", "complete").case
+        cut = (array[5:6] for array in (whole.hu, whole.tissue, whole.labels))
+        one = TrainingCase("one", "complete", *cut, (True,) * 9)
+        batch = WindowFeed([MemorySource(one)], recipe(), 3, PARTNERS, 0).read(0)
+        assert set(batch.heights.tolist()) == {0.5}
 
     def test_an_anatomy_without_hu_is_refused(self):
         feed = WindowFeed([source("p", "phantom")], recipe(), 3, PARTNERS, 0)

@@ -33,11 +33,21 @@ def test_plateau_halves_after_more_than_three_epochs_without_gain():
     assert patience.reductions == 1 and learning_rate(50, options, patience.reductions) == 0.5
 
 
-def test_early_stopping_counts_epochs_without_gain_and_skips_epochs_without_score():
+def test_a_validation_every_third_epoch_waits_as_many_epochs_as_one_every_epoch():
+    """Best at epoch 3; a plateau of more than 7 epochs is seen at 12, ten without gain at 15."""
+    options = Optimisation(schedule="plateau", plateau_patience=7, early_stop_epochs=10)
+    patience, seen = Patience(), {}
+    for epoch in range(1, 16):
+        patience.observe(None if epoch % 3 else (0.5 if epoch == 3 else 0.4), epoch, options)
+        seen[epoch] = (patience.reductions, patience.is_over(options))
+    assert seen[11] == (0, False) and seen[12] == seen[14] == (1, False) and seen[15] == (1, True)
+
+
+def test_early_stopping_counts_epochs_and_decides_where_there_is_a_score():
     options = Optimisation(early_stop_epochs=2)
     patience = Patience()
-    for epoch, (score, over) in enumerate([(0.5, False), (None, False), (0.5, False), (0.4, True)], start=1):
+    for epoch, (score, over) in enumerate([(0.5, False), (None, False), (0.5, True), (0.6, False)], start=1):
         patience.observe(score, epoch, options)
         assert patience.is_over(options) is over
-    assert patience.best == 0.5 and patience.best_epoch == 1
+    assert patience.best == 0.6 and patience.best_epoch == 4
     assert not patience.is_over(Optimisation(early_stop_epochs=0))

@@ -16,7 +16,8 @@ from SegMateCore.data.sources import MemorySource, StoreSource  # noqa: E402
 from SegMateCore.data.store import Store  # noqa: E402
 from SegMateCore.errors import SegMateError  # noqa: E402
 from SegMateCore.organs import NINE  # noqa: E402
-from SegMateCore.training.data import from_stores, validation_case, validation_folder  # noqa: E402
+from SegMateCore.training.class_weights import weights_from_voxels  # noqa: E402
+from SegMateCore.training.data import from_cases, from_stores, validation_case, validation_folder  # noqa: E402
 from SegMateCore.training.feeds import make_feed  # noqa: E402
 
 TERMS = {"licence": "CC0", "source": "made here"}
@@ -63,11 +64,22 @@ def test_organs_of_another_table_get_the_channels_of_the_run(partial):
 def test_several_stores_and_cases_in_memory_share_one_table(whole, partial):
     data = from_stores([partial, whole], GRID, cases=[case(20)])
     assert data.organs == NINE and len(data.sources) == 5 and len(data.validation) == 2
-    assert data.voxels[4] > data.voxels[0] > 0 and data.slices == 5 * 16
+    assert data.slices == 5 * 16
     assert [case.organs == ("liver",) for case in data.validation] == [True, False]
     assert {source.group for source in data.sources} == {"store", "complete"}
     smaller = from_stores([partial], GRID)
     assert set(smaller.organs.names) == {"liver", "left lung", "right lung"}
+
+
+def test_an_organ_that_few_cases_have_annotated_weighs_what_its_size_says():
+    """Three cases with everything, three with the liver alone: the sizes are those of the first three."""
+    whole, lonely = [case(seed) for seed in range(3)], [case(seed, (5,)) for seed in range(3)]
+    few, all_known = from_cases([*whole, *lonely]), from_cases(whole)
+    assert few.voxels_per_slice == all_known.voxels_per_slice
+    by_hand = [np.mean([(made.labels == label).sum() / 16 for made in whole]) for label in range(1, 10)]
+    assert few.voxels_per_slice == pytest.approx(by_hand)
+    weights = weights_from_voxels(few.voxels_per_slice)
+    assert weights[1] == pytest.approx(1, abs=0.1)
 
 
 @pytest.mark.parametrize("feed", ["chunks", "windows"])
@@ -76,7 +88,7 @@ def test_batches_come_from_stores_with_their_annotation(whole, partial, feed):
     made = recipe(
         f"sampling.feed={feed}", "sampling.mix={}", "optimisation.batch=6", "augmentation.mirror=0"
     )
-    made = made.resolved(data.organs, data.voxels, 10)
+    made = made.resolved(data.organs, data.voxels_per_slice, 10)
     partners = data.organs.mirror_partners()
     batch = make_feed(data.sources, made, 3, partners, 0).batch(0, torch.device("cpu"))
     assert batch.hu.shape == (6, 3, 64, 64) and batch.labels.any()

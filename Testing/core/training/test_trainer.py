@@ -82,6 +82,25 @@ def test_accumulation_is_the_mean_of_its_batches():
         assert torch.allclose(gradient, (apart[0][name] + apart[1][name]) / 2, atol=1e-12)
 
 
+def test_a_clip_norm_of_zero_clips_nothing():
+    base = ["model=unet_resnet10t", TINY, "optimisation.optimiser=sgd"]
+    found = []
+    for limit in ("0", "1e9", "0.01"):
+        trainer = trainer_of(*base, f"optimisation.clip_norm={limit}")
+        trainer.step(1)
+        found.append(sum(float(g.square().sum()) for g in gradients(trainer).values()))
+    assert found[0] == found[1] > 1e-2 > 1.1e-4 > found[2] > 0
+
+
+def test_a_step_that_overflowed_does_not_enter_the_average():
+    trainer = trainer_of("model=unet_resnet10t", TINY)
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=1e38)
+    for number, updates in ((1, 0), (2, 1)):
+        trainer.step(number)
+        assert trainer.average.updates == updates
+        trainer.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+
+
 def test_a_frozen_encoder_neither_learns_nor_counts():
     trainer = trainer_of(
         "model=segmate_resnet10t", TINY, "optimisation.freeze_epochs=1", "optimisation.steps_per_epoch=2"
