@@ -90,7 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
     from SegMateCore.data.splits import chosen_split
 
     table = None if arguments.labels is None else LabelTable.read(arguments.labels)
-    dataset = find_dataset(arguments.kind, arguments.source, chosen_organs(arguments.organs), table)
+    organs = None if arguments.organs is None else chosen_organs(arguments.organs)
+    dataset = find_dataset(arguments.kind, arguments.source, organs, table)
     if arguments.patients is not None:
         dataset = dataset.grouped_by(arguments.patients)
     split = chosen_split(dataset.split, arguments.split, arguments.ratio, arguments.folds, arguments.seed)

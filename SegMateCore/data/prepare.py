@@ -119,7 +119,8 @@ def prepare(
 def _planned(dataset: SourceDataset, settings: StoreSettings, folder: Path) -> tuple[StoreIndex, bool]:
     """The index before the work, and whether it says what is not on disk yet. Raises SegMateError."""
     earlier = _earlier(folder, settings, dataset)
-    parts = divide(dataset.published_parts(), settings.split, None if earlier is None else earlier.parts)
+    published = dataset.published_parts(settings.split)
+    parts = divide(published, settings.split, None if earlier is None else earlier.parts)
     index = StoreIndex(
         settings=settings,
         source=dataset.folder,
