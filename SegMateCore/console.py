@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TextIO
 
 # Seconds between two drawings of the line on a terminal, and between two lines of a log.
 REDRAW_S = 0.1
@@ -25,12 +26,16 @@ UNITS = {"segment": "slices", "probabilities": "slices", "prepare": "cases"}
 
 def say(text: str) -> None:
     """A result, on stdout."""
-    print(text, flush=True)
+    _write(sys.stdout, text)
 
 
 def note(text: str) -> None:
-    """A notice, on stderr, safe on terminals that cannot show every character."""
-    stream = sys.stderr
+    """A notice, on stderr."""
+    _write(sys.stderr, text)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """One line or more, safe on terminals that cannot show every character."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
     stream.flush()

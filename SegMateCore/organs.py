@@ -19,6 +19,11 @@ MODIFIER_CODES = {"left": "7771000", "right": "24028007"}
 LARGEST_LABEL = 255
 
 
+def organ_key(name: str) -> str:
+    """What an organ's name is compared by, however it is written: "left_lung" of "Left lung"."""
+    return name.strip().lower().replace(" ", "_")
+
+
 @dataclass(frozen=True)
 class Organ:
     """One organ.
@@ -56,7 +61,7 @@ class OrganSet:
     def __post_init__(self):
         if not self.organs:
             raise SegMateError("the organ table is empty, expected at least one organ")
-        for what, values in (("name", [o.key for o in self]), ("label", [o.label for o in self])):
+        for what, values in (("name", [organ_key(o.name) for o in self]), ("label", [o.label for o in self])):
             doubled = sorted({str(value) for value in values if values.count(value) > 1})
             if doubled:
                 given = ", ".join(doubled)
@@ -88,9 +93,9 @@ class OrganSet:
 
     def index(self, name: str) -> int:
         """Channel of the organ with this name ("left lung") or key ("left_lung"), in any case."""
-        wanted = name.strip().lower().replace(" ", "_")
+        wanted = organ_key(name)
         for index, organ in enumerate(self.organs):
-            if organ.key.lower() == wanted:
+            if organ_key(organ.name) == wanted:
                 return index
         raise SegMateError(f"unknown organ {name!r}, expected one of: {', '.join(self.names)}")
 

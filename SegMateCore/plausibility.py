@@ -18,7 +18,7 @@ def check_looks_like_ct(volume: Volume) -> None:
     Raises SegMateError.
     """
     low, high = value_range(volume)
-    advice = "; to segment it all the same, use --force (force=True)"
+    advice = "; if it is one all the same, use --force (force=True)"
     if low == high:
         raise SegMateError(f"every voxel is {low:g}: expected a CT in Hounsfield units{advice}")
     if high - low < SMALLEST_RANGE_HU:

@@ -113,16 +113,20 @@ def resample_hu(canonical: Volume, grid: WorkingGrid, cancelled: IsCancelled = N
 
 
 def resample_labels(canonical: Volume, grid: WorkingGrid, labels: tuple[int, ...]) -> np.ndarray:
-    """Labels on the working grid, uint8 (K, J, I): the label that fills most of a voxel, if over a half.
+    """Labels on the working grid, uint8 (K, J, I): where labels fill over a half of a voxel, the one of them
+    that fills most.
 
-    canonical: a Volume of integer labels; labels: those to carry over, all others become 0.
+    So no gap opens where two organs touch. canonical: a Volume of integer labels; labels: those to carry
+    over, all others become 0; the first wins a tie.
     """
     out = np.zeros(grid.shape, np.uint8)
-    best = np.full(grid.shape, 0.5, np.float32)
+    best, total = np.zeros(grid.shape, np.float32), np.zeros(grid.shape, np.float32)
     for label in labels:
         masks = (np.ascontiguousarray(plane == label).astype(np.float32) for plane in canonical.voxels)
         share = _slices_onto(grid, masks)
+        total += share
         wins = share > best
         out[wins] = label
         best[wins] = share[wins]
+    out[total <= 0.5] = 0
     return out

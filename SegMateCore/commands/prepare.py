@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from SegMateCore.console import ProgressLine, interruptible, note, say
 from SegMateCore.errors import Cancelled, SegMateError
+from SegMateCore.machine import cpu_count, memory_gb
 
-# Each process holds one CT and its masks, about ten bytes per voxel.
-DEFAULT_WORKERS = min(4, os.cpu_count() or 1)
+if TYPE_CHECKING:
+    from SegMateCore.data.prepare import PrepareReport
+
+# Each process holds one CT and its masks, about ten bytes per voxel: 1.4 GB for a large one.
+GB_PER_WORKER = 2
+DEFAULT_WORKERS = max(1, min(4, cpu_count(), int((memory_gb() or 8) / GB_PER_WORKER)))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--organs", metavar="NAMES",
-        help="organs of the Store, as names (liver,heart) or as a .json table (default: the nine)",
+        help="organs of the Store, as names (liver,heart) or as a .json table (default: the table that case"
+        " folders come with, else the nine)",
     )  # fmt: skip
     parser.add_argument(
         "--labels", metavar="TOML", type=Path, help="label table, for folder and nnunet; see docs/store.md"
@@ -52,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep-empty", action="store_true", default=None,
         help="take CTs without a voxel of any organ (default: only totalsegmentator's)",
     )  # fmt: skip
+    parser.add_argument(
+        "--prune", action="store_true", help="remove cases that SOURCE has no more (default: they stay)"
+    )
     parser.add_argument(
         "--force", action="store_true", help="take volumes that do not look like a CT (default: no)"
     )
@@ -90,7 +99,8 @@ def run(arguments: argparse.Namespace) -> int:
     from SegMateCore.data.splits import chosen_split
 
     table = None if arguments.labels is None else LabelTable.read(arguments.labels)
-    dataset = find_dataset(arguments.kind, arguments.source, chosen_organs(arguments.organs), table)
+    organs = None if arguments.organs is None else chosen_organs(arguments.organs)
+    dataset = find_dataset(arguments.kind, arguments.source, organs, table)
     if arguments.patients is not None:
         dataset = dataset.grouped_by(arguments.patients)
     split = chosen_split(dataset.split, arguments.split, arguments.ratio, arguments.folds, arguments.seed)
@@ -103,16 +113,27 @@ def run(arguments: argparse.Namespace) -> int:
             note(f"{arguments.kind}: {text}")
     with interruptible("the cases at work") as asked, ProgressLine(arguments.quiet) as progress:
         try:
-            report = prepare(dataset, arguments.store, options, arguments.workers, progress, asked.is_set)
+            report = prepare(
+                dataset, arguments.store, options, arguments.workers, progress, asked.is_set, arguments.prune
+            )
         except Cancelled:
             progress.clear()
             note("segmate: the finished cases are kept, the same command goes on from there")
             raise
+    _tell(report, arguments.store)
+    return 1 if report.left_out else 0
+
+
+def _tell(report: PrepareReport, store: Path) -> None:
+    if not report.is_locked:
+        note(f"segmate: {store} is on a file system without locks: let no second preparation work in it")
     for name, reason in report.left_out:
         note(f"segmate: {name} left out: {reason}")
+    if report.gone:
+        shown = ", ".join(report.gone[:3]) + (", ..." if len(report.gone) > 3 else "")
+        note(f"segmate: {len(report.gone)} cases stay that the source has no more ({shown}): see --prune")
     counts = f"{len(report.made)} prepared, {len(report.kept)} unchanged, {len(report.left_out)} left out"
-    say(f"{arguments.store}: {counts}")
-    return 1 if report.left_out else 0
+    say(f"{store}: {counts}" + (f", {len(report.pruned)} removed" if report.pruned else ""))
 
 
 def _spacing(words: list[str]) -> tuple[float, float, float] | None:

@@ -99,6 +99,7 @@ def _text(report: dict) -> str:
     header = ("organ", "cases annotated", "present", "slices", "% of slices", "median ml")
     lines += ["", table([*sizes, total], ("files", "MB")), "", table(rows, header)]
     lines += [f"left out: {entry['name']}: {entry['reason']}" for entry in report["left_out"]]
+    lines += [f"as prepared earlier: {entry['name']}: {entry['reason']}" for entry in report["stale"]]
     lines += [f"the same CT: {', '.join(names)}" for names in report["same_ct"]]
     lines += [f"odd: {name}: {'; '.join(texts)}" for name, texts in report["warnings"].items()]
     return "\n".join(lines)

@@ -1,8 +1,8 @@
 """One case of a dataset on its way into a Store: read, checked, brought to the working grid, written whole.
 
 Takes a SourceCase, gives a row of the index and the case's folder. The steps are those of predict: closest
-RAS, rectified if sheared, resampling.py; labels by the share of a voxel that an organ fills. Where the case
-is in the Store already, made of the same bytes in the same way, nothing is read but to hash them.
+RAS, rectified if sheared, resampling.py; labels by the share of a voxel that an organ fills. Whether the case
+is in the Store already, made of the same bytes in the same way, is found out from hashes.
 """
 
 from __future__ import annotations
@@ -63,33 +63,40 @@ class CaseTask:
     keep_original: bool
 
 
-def prepare_case(task: CaseTask) -> tuple[dict, bool]:
-    """(row of the index, whether it was made anew) of a case.
+def is_prepared(task: CaseTask) -> bool:
+    """Whether the case is in the Store just as prepare_case would make it. Raises as that does."""
+    return finished_row(task.store, task.case.name, _fingerprint(task, _sources(task))) is not None
+
+
+def prepare_case(task: CaseTask) -> dict:
+    """Make a case, whether or not it is in the Store, and give its row of the index.
 
     Raises SegMateError for a case that cannot be used; StoreWriteError when the Store's disk takes no more.
     """
     case = task.case
-    if case.problem is not None:
-        raise SegMateError(case.problem)
-    sources = [
-        {"path": _relative(path, task.source_folder), "sha256": _hashed(path), "bytes": path.stat().st_size}
-        for path in (case.ct, *case.reference.files())
-    ]
-    fingerprint = _fingerprint(task, sources)
-    row = finished_row(task.store, case.name, fingerprint)
-    if row is not None:
-        return row, False
+    sources = _sources(task)
     ct, labels = _read(task)
     work = _onto_working_grid(task, ct, labels)
     row = {
         "name": case.name,
         "patient": case.patient,
         "annotated": _keys(task),
-        **_facts(task, ct, work),
+        **_facts(task, ct, labels, work),
         "source": sources,
-        "fingerprint": fingerprint,
+        "fingerprint": _fingerprint(task, sources),
     }
-    return write_case(task.store, case.name, row, _contents(task, ct, labels, work)), True
+    return write_case(task.store, case.name, row, _contents(task, ct, labels, work))
+
+
+def _sources(task: CaseTask) -> list[dict]:
+    """The case's files for its row, the CT first. Raises SegMateError for a case that cannot be used."""
+    case = task.case
+    if case.problem is not None:
+        raise SegMateError(case.problem)
+    return [
+        {"path": _relative(path, task.source_folder), "sha256": _hashed(path), "bytes": path.stat().st_size}
+        for path in (case.ct, *case.reference.files())
+    ]
 
 
 def _read(task: CaseTask) -> tuple[Volume, np.ndarray]:
@@ -131,12 +138,14 @@ def _onto_working_grid(task: CaseTask, ct: Volume, labels: np.ndarray) -> _Worki
     return _Working(straight, grid, labels, sheared)
 
 
-def _facts(task: CaseTask, ct: Volume, work: _Working) -> dict:
+def _facts(task: CaseTask, ct: Volume, labels: np.ndarray, work: _Working) -> dict:
     """What the index says about the arrays."""
     organs = task.choices.organs
     annotated = [organs.index(key) for key in _keys(task)]
     counts = np.stack([np.bincount(plane.ravel(), minlength=len(organs) + 1) for plane in work.labels])[:, 1:]
+    voxels = {organs[c].key: int(counts[:, c].sum()) for c in annotated}
     label_of_channel = np.array([0, *organs.labels], np.uint8)
+    sides = implausible_sides(label_of_channel[work.labels], work.grid.affine, organs)
     return {
         "shape": list(work.grid.shape),
         "affine": work.grid.affine.tolist(),
@@ -147,9 +156,22 @@ def _facts(task: CaseTask, ct: Volume, work: _Working) -> dict:
         },
         "sheared": work.sheared,
         "slices": {organs[c].key: runs_of(counts[:, c] > 0) for c in annotated},
-        "voxels": {organs[c].key: int(counts[:, c].sum()) for c in annotated},
-        "warnings": implausible_sides(label_of_channel[work.labels], work.grid.affine, organs),
+        "voxels": voxels,
+        "warnings": [*sides, *_vanished(labels, voxels, organs)],
     }
+
+
+def _vanished(labels: np.ndarray, voxels: dict[str, int], organs: OrganSet) -> list[str]:
+    """Sentences on organs that are thinner than the working grid can show.
+
+    labels: on the CT's own grid; voxels: organ's key -> voxels on the working grid.
+    """
+    before = sum(np.bincount(plane.ravel(), minlength=len(organs) + 1) for plane in labels)
+    return [
+        f"{organ.name}: {before[channel + 1]} voxels on the CT's own grid, none at this spacing"
+        for channel, organ in enumerate(organs)
+        if before[channel + 1] and voxels.get(organ.key) == 0
+    ]
 
 
 def _contents(task: CaseTask, ct: Volume, labels: np.ndarray, work: _Working) -> Iterator[tuple[str, bytes]]:

@@ -27,14 +27,15 @@ class SplitRule:
     """How patients are divided.
 
     kind: "published" (by the data set), "ratio" (by `shares` of train, val and test) or "folds" (`folds`
-    equal parts; patients that the data set publishes as its test set stay apart as "test"). seed: of the
-    dealing.
+    equal parts). seed: of the dealing. test_apart: patients that the data set publishes as its test set are
+    not dealt out but stay "test"; always so in folds.
     """
 
     kind: str = RATIO
     shares: tuple[float, float, float] = DEFAULT_SHARES
     folds: int = 5
     seed: int = DEFAULT_SEED
+    test_apart: bool = False
 
     def __post_init__(self):
         if self.kind not in RULES:
@@ -48,13 +49,15 @@ class SplitRule:
         if self.folds < 2:
             raise SegMateError(f"there are {self.folds} folds, expected at least 2")
         object.__setattr__(self, "shares", tuple(float(share) for share in shares))
+        object.__setattr__(self, "test_apart", self.kind == FOLDS or (self.kind == RATIO and self.test_apart))
 
     def to_dict(self) -> dict:
         """JSON-able, only what matters for its kind; the inverse of from_dict."""
         if self.kind == PUBLISHED:
             return {"rule": PUBLISHED}
         if self.kind == RATIO:
-            return {"rule": RATIO, "shares": list(self.shares), "seed": self.seed}
+            apart = {"test_apart": True} if self.test_apart else {}
+            return {"rule": RATIO, "shares": list(self.shares), "seed": self.seed, **apart}
         return {"rule": FOLDS, "folds": self.folds, "seed": self.seed}
 
     @classmethod
@@ -67,7 +70,8 @@ class SplitRule:
         if self.kind == PUBLISHED:
             return "as published"
         if self.kind == RATIO:
-            return f"ratio {'/'.join(f'{share:g}' for share in self.shares)}, seed {self.seed}"
+            apart = ", the published test set apart" if self.test_apart else ""
+            return f"ratio {'/'.join(f'{share:g}' for share in self.shares)}, seed {self.seed}{apart}"
         return f"{self.folds} folds, seed {self.seed}"
 
 
@@ -76,9 +80,10 @@ def chosen_split(
 ) -> SplitRule:
     """A dataset's usual rule with what the user chose otherwise; None: nothing chosen.
 
-    Shares mean "ratio" and a number of folds means "folds". Raises SegMateError for choices that contradict
-    each other.
+    Shares mean "ratio" and a number of folds means "folds". Who asks for "ratio" has every patient dealt out
+    anew, with test patients of their own. Raises SegMateError for choices that contradict each other.
     """
+    anew = kind == RATIO or shares is not None
     implied = [name for name, given in ((RATIO, shares), (FOLDS, folds)) if given is not None]
     kind = kind or (implied[0] if implied else usual.kind)
     if any(name != kind for name in implied) or (kind == PUBLISHED and seed is not None):
@@ -86,11 +91,13 @@ def chosen_split(
             "the choices of the split contradict each other: shares go with ratio, a number of folds with"
             " folds, a seed with either"
         )
+    usual_shares = DEFAULT_SHARES if anew and usual.test_apart else usual.shares
     return SplitRule(
         kind,
-        usual.shares if shares is None else tuple(shares),
+        usual_shares if shares is None else tuple(shares),
         usual.folds if folds is None else folds,
         usual.seed if seed is None else seed,
+        usual.test_apart and not anew,
     )
 
 
@@ -112,10 +119,11 @@ def divide(
         return {**(earlier or {}), **published}
     parts: dict[str, str | int] = dict(earlier or {})
     dealt = sorted(published, key=lambda patient: _rank(rule.seed, patient))
-    if rule.kind == RATIO:
-        wanted: dict[str | int, float] = dict(zip(PARTS, rule.shares))
-    else:
+    if rule.test_apart:
         parts |= {p: "test" for p in dealt if published[p] == "test" and p not in parts}
+    if rule.kind == RATIO:
+        wanted: dict[str | int, float] = {part: share for part, share in zip(PARTS, rule.shares) if share}
+    else:
         wanted = {fold: 1.0 for fold in range(rule.folds)}
         free = sum(parts.get(patient) != "test" for patient in dealt)
         if free < rule.folds:
@@ -136,7 +144,6 @@ def divide(
 
 def _target_counts(total: int, wanted: Mapping[str | int, float]) -> dict[str | int, int]:
     """How many patients each part gets: largest remainders, and one at least where there are enough."""
-    wanted = {part: share for part, share in wanted.items() if share > 0}
     exact = {part: total * share / sum(wanted.values()) for part, share in wanted.items()}
     counts = {part: int(number) for part, number in exact.items()}
     order = sorted(exact, key=lambda part: counts[part] - exact[part])
@@ -151,4 +158,5 @@ def _target_counts(total: int, wanted: Mapping[str | int, float]) -> dict[str | 
 
 
 def _rank(seed: int, patient: str) -> bytes:
-    return hashlib.sha256(f"{seed}:{patient}".encode()).digest()
+    # Names of files that are not valid Unicode reach us as lone surrogates.
+    return hashlib.sha256(f"{seed}:{patient}".encode("utf-8", "surrogatepass")).digest()

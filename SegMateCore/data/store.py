@@ -9,15 +9,18 @@ docs/store.md.
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
+from SegMateCore.data.case_names import case_folder
 from SegMateCore.data.slice_arrays import read_slices
 from SegMateCore.data.splits import FOLDS, PARTS
 from SegMateCore.data.store_index import (
+    CASE_FILE_NAME,
     CASES_FOLDER,
     HU_FILE,
     LABELS_FILE,
@@ -130,7 +133,7 @@ class StoreCase:
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """An opened Store. left_out: name and reason of the source's cases that could not be used."""
+    """An opened Store."""
 
     folder: Path
     organs: OrganSet
@@ -140,9 +143,10 @@ class Store:
 
     @classmethod
     def open(cls, path: str | PathLike) -> Store:
-        """Open a Store. Reads the index and looks at the size of every file, not at their content.
+        """Open a Store. Reads the index and each case.json, and looks at the size of the other files.
 
-        Raises SegMateError for another format version, and when files of a case are missing or cut short.
+        Raises SegMateError for another format version, when files of a case are missing or cut short, and
+        when a case is not the one that the index speaks of.
         """
         folder = Path(path).resolve()
         index = StoreIndex.read(folder)
@@ -152,8 +156,8 @@ class Store:
             raise SegMateError(
                 f"{folder}: a case in the index is not whole ({error!r}): prepare it again"
             ) from None
-        for case in cases:
-            _check_files(case)
+        for case, row in zip(cases, index.rows):
+            _check_files(case, row)
         return cls(folder, index.settings.organs, index.settings.spacing_mm, cases, index)
 
     @property
@@ -165,6 +169,11 @@ class Store:
     def left_out(self) -> tuple[tuple[str, str], ...]:
         """Name and reason of each case of the source that could not be used."""
         return self.index.left_out
+
+    @property
+    def stale(self) -> tuple[tuple[str, str], ...]:
+        """Name and reason of each case that stays as it was prepared earlier: broken since, or gone."""
+        return self.index.stale
 
     @property
     def licence(self) -> str:
@@ -238,13 +247,14 @@ def _case(row: dict, index: StoreIndex, folder: Path) -> StoreCase:
         ),
         warnings=tuple(row["warnings"]),
         organs=organs,
-        folder=folder / CASES_FOLDER / row["name"],
+        folder=case_folder(folder / CASES_FOLDER, row["name"]),
         source_folder=index.source,
         file_bytes={name: entry["bytes"] for name, entry in row["files"].items()},
     )
 
 
-def _check_files(case: StoreCase) -> None:
+def _check_files(case: StoreCase, row: dict) -> None:
+    advice = "run the same `segmate prepare` again"
     for name, expected in case.file_bytes.items():
         path = case.folder / name
         try:
@@ -253,4 +263,11 @@ def _check_files(case: StoreCase) -> None:
             found = None
         if found != expected:
             given = "is missing" if found is None else f"has {found} bytes, expected {expected}"
-            raise SegMateError(f"case {case.name}: {path} {given}: run the same `segmate prepare` again")
+            raise SegMateError(f"case {case.name}: {path} {given}: {advice}")
+    path = case.folder / CASE_FILE_NAME
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SegMateError(f"case {case.name}: {path} cannot be read ({error}): {advice}") from None
+    if said != row:
+        raise SegMateError(f"case {case.name}: {path} and the index say different things: {advice}")

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from SegMateCore.data.datasets.references import Reading
 from SegMateCore.data.splits import SplitRule
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import OrganSet
 
 INDEX_NAME, CASE_FILE_NAME, CASES_FOLDER = "store.json", "case.json", "cases"
-VERSION_KEY, FORMAT_VERSION = "segmate_store", 1
+VERSION_KEY, FORMAT_VERSION = "segmate_store", 2
 # What HU are clipped to: 12 bits hold every CT, all below is padding and all above metal.
 HU_RANGE = (-1024, 3071)
 HU_FILE, LABELS_FILE = "hu.b2nd", "labels.b2nd"
@@ -33,7 +34,10 @@ class StoreSettings:
 
     dataset: the kind of source ("totalsegmentator", ...). spacing_mm: (i, j, k) of the working grids, None:
     each CT's own. split: how patients were divided. patients: the pattern that took them from case names,
-    None where every case is a patient of its own or the dataset says.
+    None where every case is a patient of its own or the dataset says. labels: organ -> its values in the
+    label maps, None where these differ from case to case or each organ has masks. reading: of CTs and
+    references. keep_empty, force: whether cases without any organ, and volumes that do not look like a CT,
+    were taken.
     """
 
     dataset: str
@@ -41,6 +45,10 @@ class StoreSettings:
     spacing_mm: tuple[float, float, float] | None
     split: SplitRule
     patients: str | None = None
+    labels: dict[str, list[int]] | None = None
+    reading: Reading = Reading()
+    keep_empty: bool = False
+    force: bool = False
 
     def to_dict(self) -> dict:
         """JSON-able, the inverse of from_dict."""
@@ -51,6 +59,11 @@ class StoreSettings:
             "hu_range": list(HU_RANGE),
             "split": self.split.to_dict(),
             "patient_pattern": self.patients,
+            "labels": self.labels,
+            "overlaps": self.reading.overlaps,
+            "affine": self.reading.affine_source,
+            "keep_empty": self.keep_empty,
+            "force": self.force,
         }
 
     @classmethod
@@ -62,6 +75,10 @@ class StoreSettings:
             None if spacing is None else tuple(float(mm) for mm in spacing),
             SplitRule.from_dict(entry["split"]),
             entry["patient_pattern"],
+            entry["labels"],
+            Reading(entry["overlaps"], entry["affine"]),
+            entry["keep_empty"],
+            entry["force"],
         )
 
 
@@ -71,7 +88,8 @@ class StoreIndex:
 
     source: the folder that the cases came from. licence, origin: of the data. parts: patient -> "train",
     "val", "test" or number of a fold, of every patient of the source. complete: whether a preparation has
-    come to its end. left_out: name and reason of each case that could not be used. rows: case.json of each
+    come to its end. left_out: name and reason of each case that could not be used. stale: name and reason of
+    each case that is there as it was prepared earlier and could not be made now. rows: case.json of each
     case, sorted by name.
     """
 
@@ -82,6 +100,7 @@ class StoreIndex:
     parts: dict[str, str | int]
     complete: bool
     left_out: tuple[tuple[str, str], ...]
+    stale: tuple[tuple[str, str], ...]
     rows: tuple[dict, ...]
 
     def to_bytes(self) -> bytes:
@@ -94,7 +113,8 @@ class StoreIndex:
             "origin": self.origin,
             **self.settings.to_dict(),
             "patients": dict(sorted(self.parts.items())),
-            "left_out": [{"name": name, "reason": reason} for name, reason in self.left_out],
+            "left_out": _reasons_to_list(self.left_out),
+            "stale": _reasons_to_list(self.stale),
         }
         lines = [f" {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
         cases = ",\n".join(f"  {json.dumps(row)}" for row in self.rows)
@@ -114,13 +134,22 @@ class StoreIndex:
                 document["origin"],
                 dict(document["patients"]),
                 bool(document["complete"]),
-                tuple((entry["name"], entry["reason"]) for entry in document["left_out"]),
+                _reasons_from_list(document["left_out"]),
+                _reasons_from_list(document["stale"]),
                 tuple(document["cases"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SegMateError(
                 f"{path} is not a whole index ({error!r}): run `segmate prepare` again"
             ) from None
+
+
+def _reasons_to_list(reasons: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
+    return [{"name": name, "reason": reason} for name, reason in reasons]
+
+
+def _reasons_from_list(entries: list[dict[str, str]]) -> tuple[tuple[str, str], ...]:
+    return tuple((entry["name"], entry["reason"]) for entry in entries)
 
 
 def check_version(version: Any, path: Path) -> None:

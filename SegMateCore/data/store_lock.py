@@ -20,10 +20,11 @@ _HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
 
 @contextmanager
-def only_here(store: Path) -> Iterator[None]:
+def only_here(store: Path) -> Iterator[bool]:
     """Within the block no other process can enter its own for this Store, whose folder is made if need be.
 
-    Raises SegMateError when another one is in it, or when the folder cannot be written.
+    Gives whether that holds: some network file systems know no locks. Raises SegMateError when another
+    process is in its block, or when the folder cannot be written.
     """
     try:
         store.mkdir(parents=True, exist_ok=True)
@@ -33,6 +34,7 @@ def only_here(store: Path) -> Iterator[None]:
             f"cannot write {store}: {error.strerror or error}; choose a writable folder with enough space"
         ) from error
     with stream:
+        holds = True
         try:
             _lock(stream)
         except OSError as error:
@@ -40,7 +42,8 @@ def only_here(store: Path) -> Iterator[None]:
                 raise SegMateError(
                     f"{store} is being prepared by another process: wait for it, or choose another folder"
                 ) from None
-        yield
+            holds = False
+        yield holds
 
 
 def _lock(stream: BinaryIO) -> None:

@@ -107,6 +107,7 @@ def summary(store: Store) -> dict:
         "bytes": bytes_per_kind(store),
         "organs": [asdict(row) for row in organ_balance(store)],
         "left_out": [{"name": name, "reason": reason} for name, reason in store.left_out],
+        "stale": [{"name": name, "reason": reason} for name, reason in store.stale],
         "same_ct": same_cts(store),
         "warnings": {case.name: list(case.warnings) for case in store.cases if case.warnings},
     }

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from SegMateCore import console
-from SegMateCore.console import ProgressLine, duration, note, progress_text, table
+from SegMateCore.console import ProgressLine, duration, note, progress_text, say, table
 
 
 @pytest.mark.parametrize(
@@ -76,9 +76,10 @@ def test_quick_work_leaves_no_line_in_a_log(monkeypatch, clock):
     assert log.getvalue() == ""
 
 
-def test_a_notice_survives_a_terminal_without_its_characters(monkeypatch):
+@pytest.mark.parametrize(("write", "name"), [(note, "stderr"), (say, "stdout")])
+def test_a_text_survives_a_terminal_without_its_characters(monkeypatch, write, name):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    monkeypatch.setattr(sys, "stderr", stream)
-    note("Größe")
+    monkeypatch.setattr(sys, name, stream)
+    write("Größe")
     stream.seek(0)
     assert stream.read() == "Gr\\xf6\\xdfe\n"

@@ -95,6 +95,23 @@ def test_native_grid_is_recognised_in_spite_of_rounding():
     assert not working_grid(volume(voxels, (2.9, 3, 3)), (3.0, 3.0, 3.0)).is_native
 
 
+@pytest.mark.parametrize("spacings", [(1, 2), (1, 3), (3, 1.5), (2, 3)])
+def test_no_gap_opens_between_organs_that_touch(spacings):
+    labels = np.full((40, 6, 6), 4, np.uint8)
+    labels[20:] = 7
+    labels[:, 3:, 3:] = 5
+    before = volume(labels, (1, 1, spacings[0]))
+    out = resample_labels(before, working_grid(before, (1.5, 1.0, float(spacings[1]))), (4, 5, 7))
+    assert (out != 0).all() and set(np.unique(out)) == {4, 5, 7}
+
+
+def test_half_a_voxel_is_background():
+    labels = np.zeros((4, 1, 1), np.uint8)
+    labels[2:] = 4
+    out = resample_labels(volume(labels), working_grid(volume(labels), (1, 1, 4 / 3)), (4,))
+    assert out.ravel().tolist() == [0, 0, 4]
+
+
 def test_labels_take_the_majority():
     labels = np.zeros((6, 6, 6), np.uint8)
     labels[:3] = 4

@@ -2,7 +2,8 @@
 500.
 
 Source of the layout: Ji et al. 2022, arXiv 2206.08023, and the download at doi.org/10.5281/zenodo.7155725.
-The folders are the published split. Images of other numbers are MRI and passed over.
+The folders are the published split. Images of other numbers are MRI and passed over, and so are the test
+images without labels: not all of these are published.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from SegMateCore.data.datasets.references import LabelMap, missing_files
+from SegMateCore.data.datasets.references import LabelMap, as_it_lies
 from SegMateCore.data.datasets.source import (
     SourceCase,
     SourceDataset,
     must_know_some,
+    numbers_of,
     source_folder,
     visible,
 )
@@ -28,41 +30,54 @@ NUMBERS = {
     "left adrenal gland": 12, "duodenum": 13, "urinary bladder": 14,
 }  # fmt: skip
 FOLDERS = {"Tr": "train", "Va": "val", "Ts": "test"}
-_NAME = re.compile(r"(amos_(\d{4}))\.nii\.gz")
+_NAME = re.compile(r"(amos_(\d{4}))\.nii(\.gz)?")
 
 
 def find(folder: Path, organs: OrganSet) -> SourceDataset:
     """The CTs of all parts that have labels. Raises SegMateError."""
     folder = source_folder(folder)
-    known = tuple(name for name in organs.names if name in NUMBERS)
+    numbers = numbers_of(NUMBERS, organs)
+    known = tuple(name for name, _ in numbers)
     must_know_some(known, organs, folder, NUMBERS)
-    numbers = tuple((name, (NUMBERS[name],)) for name in known)
-    cases, others = [], 0
+    cases, others, unlabelled = [], set(), []
     for suffix, part in FOLDERS.items():
         images, labels = folder / f"images{suffix}", folder / f"labels{suffix}"
         if not labels.is_dir():
             continue
-        entries = {
-            path.name for place in (images, labels) if place.is_dir() for path in visible(place.iterdir())
-        }
-        for file_name in sorted(entries):
-            found = _NAME.fullmatch(file_name)
-            if found is None or int(found[2]) >= CT_BELOW:
-                others += 1
-                continue
-            ct, truth = images / file_name, labels / file_name
-            problem = missing_files([ct]) or (
-                None if truth.is_file() else f"no {truth.parent.name}/{truth.name}"
-            )
-            cases.append(SourceCase(found[1], found[1], ct, LabelMap(truth, numbers), known, part, problem))
-    notes = (f"{others} files passed over: not a CT (number {CT_BELOW} or above)",) if others else ()
+        with_labels = _numbers_in(labels)
+        for name, number in sorted({**_numbers_in(images), **with_labels}.items()):
+            if number >= CT_BELOW:
+                others.add(name)
+            elif part == "test" and name not in with_labels:
+                unlabelled.append(name)
+            else:
+                ct, truth = (as_it_lies(place / f"{name}.nii.gz") for place in (images, labels))
+                problem = _missing(ct, truth)
+                cases.append(SourceCase(name, name, ct, LabelMap(truth, numbers), known, part, problem))
+    notes = [f"{len(others)} images passed over: no CT (number {CT_BELOW} or above)"] if others else []
+    notes += [f"{len(unlabelled)} test images passed over: no labels"] if unlabelled else []
     return SourceDataset(
         "amos22",
         folder,
         organs,
         tuple(cases),
         SplitRule(PUBLISHED),
-        notes=notes,
+        notes=tuple(notes),
+        numbers=numbers,
         licence="CC BY 4.0",
         origin="AMOS22, Ji et al. 2022, doi.org/10.5281/zenodo.7155725",
     )
+
+
+def _numbers_in(folder: Path) -> dict[str, int]:
+    """Case -> its number, of the images in `folder`; other files do not count."""
+    if not folder.is_dir():
+        return {}
+    found = [_NAME.fullmatch(path.name) for path in visible(folder.iterdir())]
+    return {match[1]: int(match[2]) for match in found if match is not None}
+
+
+def _missing(*paths: Path) -> str | None:
+    """A problem text that names folders too, since CT and labels have the same name; None: all there."""
+    missing = [f"{path.parent.name}/{path.name}" for path in paths if not path.is_file()]
+    return f"no {', '.join(missing)}: complete the case, or leave it out" if missing else None

@@ -50,11 +50,23 @@ class LabelTable:
         return cls(Path(path), numbers, files.get("ct"), files.get("labels"))
 
     def for_organs(self, organs: OrganSet) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """(organ name, values) in the organs' order. Raises SegMateError for a name that is not theirs."""
-        try:
-            by_channel = {organs.index(name): values for name, values in self.numbers}
-        except SegMateError as error:
-            raise SegMateError(f"{self.path}: {error}; other organs are chosen with --organs") from None
+        """(organ name, values) in the organs' order.
+
+        Raises SegMateError for a name that is not theirs, and for two names of one organ.
+        """
+        by_channel: dict[int, tuple[int, ...]] = {}
+        for name, values in self.numbers:
+            try:
+                channel = organs.index(name)
+            except SegMateError as error:
+                raise SegMateError(f"{self.path}: {error}; other organs are chosen with --organs") from None
+            if channel in by_channel:
+                raise SegMateError(
+                    f"{self.path} has the {organs[channel].name} twice, expected it once: write"
+                    f' "{organs[channel].name}" = [{", ".join(map(str, (*by_channel[channel], *values)))}]'
+                    " if all these are its numbers"
+                )
+            by_channel[channel] = values
         return tuple((organs[channel].name, by_channel[channel]) for channel in sorted(by_channel))
 
 

@@ -4,7 +4,8 @@ folders.
 Sources: nnU-Net v2's documentation/dataset_format.md (labels name -> number, channel_names, file_ending,
 files imagesTr/<case>_0000<ending> and labelsTr/<case><ending>) and Antonelli et al. 2022, arXiv 2106.05735
 (labels number -> name, modality, lists of image and label paths under "training"). Of several channels the CT
-is taken. Which cases test is published where labelsTs is there; train and validation are not divided.
+is taken. Where labelsTs is there, its cases are the published test set and stay it unless a ratio is asked
+for; train and validation are not divided.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from SegMateCore.data.datasets.source import (
     source_folder,
     visible,
 )
-from SegMateCore.data.splits import SplitRule
+from SegMateCore.data.splits import DEFAULT_SHARES, SplitRule
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import OrganSet
 
 INDEX_NAME = "dataset.json"
+# The usual shares of training and validation, where the data set has its own test set.
+BESIDE_TEST_SET = SplitRule(shares=(*DEFAULT_SHARES[:2], 0.0), test_apart=True)
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def find(folder: Path, organs: OrganSet, table: LabelTable | None = None) -> Sou
     known = tuple(name for name, _ in numbers)
     must_know_some(known, organs, folder, labels)
     channel = _ct_channel(document, folder / INDEX_NAME)
+    pairs = _pairs(folder, document, channel)
     cases = [
         SourceCase(
             name=pair.name,
@@ -66,15 +70,16 @@ def find(folder: Path, organs: OrganSet, table: LabelTable | None = None) -> Sou
             published=pair.published,
             problem=missing_files([pair.image, pair.label]),
         )
-        for pair in _pairs(folder, document, channel)
+        for pair in pairs
     ]
     return SourceDataset(
         "nnunet",
         folder,
         organs,
         tuple(cases),
-        SplitRule(),
+        BESIDE_TEST_SET if any(pair.published == "test" for pair in pairs) else SplitRule(),
         notes=_unused(labels, numbers),
+        numbers=numbers,
         licence=str(document.get("licence") or document.get("license") or NOT_STATED),
         origin=str(document.get("reference") or document.get("name") or folder.name),
     )
@@ -134,24 +139,20 @@ def _ct_channel(document: dict, path: Path) -> int:
         )
     for number, name in channels.items():
         if str(name).strip().lower() in ("ct", "cect", "ncct", "computed tomography"):
-            return int(number)
+            if str(number).isdecimal():
+                return int(number)
+            raise SegMateError(f"{path} gives the CT the channel {number!r}, expected its number, such as 0")
     raise SegMateError(f"{path} lists the images as {', '.join(map(str, channels.values()))}, expected a CT")
 
 
 def _pairs(folder: Path, document: dict, channel: int) -> list[_Pair]:
+    """The labelled cases that the document lists, or else those of the folders, by name."""
     ending = document.get("file_ending", ".nii.gz")
+    if not isinstance(ending, str) or not ending:
+        raise SegMateError(f'{folder / INDEX_NAME}: "file_ending" is {ending!r}, expected such as .nii.gz')
     if isinstance(document.get("dataset"), Mapping):
-        return [
-            _Pair(name, folder / entry["images"][channel], folder / entry["label"], "train")
-            for name, entry in sorted(document["dataset"].items())
-        ]
-    listed = document.get("training")
-    pairs = []
-    if isinstance(listed, list) and listed and all(isinstance(entry, dict) for entry in listed):
-        for entry in listed:
-            image, label = folder / entry["image"], folder / entry["label"]
-            name = label.name.removesuffix(ending)
-            pairs.append(_Pair(name, _image(image.parent, name, ending, channel), label, "train"))
+        return _listed(folder, document["dataset"], channel)
+    pairs = _decathlon(folder, document.get("training"), ending, channel)
     for suffix, part in (("Tr", "train"), ("Ts", "test")):
         if (part == "train" and pairs) or not (folder / f"labels{suffix}").is_dir():
             continue
@@ -162,6 +163,38 @@ def _pairs(folder: Path, document: dict, channel: int) -> list[_Pair]:
                     _Pair(name, _image(folder / f"images{suffix}", name, ending, channel), label, part)
                 )
     return sorted(pairs, key=lambda pair: pair.name)
+
+
+def _listed(folder: Path, listing: Mapping, channel: int) -> list[_Pair]:
+    """nnU-Net's "dataset": case -> its images, one for each channel, and its label."""
+    pairs = []
+    for name, entry in sorted(listing.items()):
+        try:
+            image, label = folder / entry["images"][channel], folder / entry["label"]
+        except (KeyError, TypeError, IndexError):
+            raise SegMateError(
+                f'{folder / INDEX_NAME}: the entry of {name} in "dataset" is {entry!r}, expected'
+                f' "images" (a list, the CT at {channel}) and "label"'
+            ) from None
+        pairs.append(_Pair(name, image, label, "train"))
+    return pairs
+
+
+def _decathlon(folder: Path, listing: object, ending: str, channel: int) -> list[_Pair]:
+    """The Decathlon's "training": a list of image and label; nnU-Net has other things under that name."""
+    if not isinstance(listing, list) or not all(isinstance(entry, dict) for entry in listing):
+        return []
+    pairs = []
+    for entry in listing:
+        try:
+            image, label = folder / entry["image"], folder / entry["label"]
+        except (KeyError, TypeError):
+            raise SegMateError(
+                f'{folder / INDEX_NAME}: an entry of "training" is {entry!r}, expected "image" and "label"'
+            ) from None
+        name = label.name.removesuffix(ending)
+        pairs.append(_Pair(name, _image(image.parent, name, ending, channel), label, "train"))
+    return pairs
 
 
 def _image(folder: Path, name: str, ending: str, channel: int) -> Path:

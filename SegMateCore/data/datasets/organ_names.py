@@ -30,12 +30,8 @@ def known_organs() -> OrganSet:
     return OrganSet((*NINE, *OrganSet.from_list(json.loads(text))))
 
 
-def chosen_organs(choice: str | None) -> OrganSet:
-    """The OrganSet for "liver,heart" (in the order of the known organs), for a .json table, or None: the
-    nine.
-    """
-    if choice is None:
-        return NINE
+def chosen_organs(choice: str) -> OrganSet:
+    """The OrganSet for "liver,heart" (in the order of the known organs), or for a .json table."""
     if choice.lower().endswith(".json"):
         path = Path(choice)
         try:
@@ -49,14 +45,26 @@ def chosen_organs(choice: str | None) -> OrganSet:
 def numbers_by_organ(
     labels: Mapping[str, tuple[int, ...]], organs: OrganSet
 ) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """(organ name, values) for each organ that `labels` (name -> values) holds whole."""
-    by_words = {_words(name): values for name, values in labels.items()}
+    """(organ name, values) for each organ that `labels` (name -> values) holds whole.
+
+    Raises SegMateError where two labels may be meant by one of the organs.
+    """
+    by_words: dict[frozenset[str], list[str]] = {}
+    for name in labels:
+        by_words.setdefault(_words(name), []).append(name)
     found = []
     for organ in organs:
         for names in ((organ.name,), structures(organ)):
-            parts = [by_words.get(_words(name)) for name in names]
+            parts = [by_words.get(_words(name), []) for name in names]
+            doubled = next((part for part in parts if len(part) > 1), None)
+            if doubled is not None:
+                raise SegMateError(
+                    f"the labels {' and '.join(map(repr, doubled))} are both {organ.name}: say with --labels"
+                    " which numbers it has"
+                )
             if all(parts):
-                found.append((organ.name, tuple(sorted({value for part in parts for value in part}))))
+                values = {value for part in parts for value in labels[part[0]]}
+                found.append((organ.name, tuple(sorted(values))))
                 break
     return tuple(found)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import OrganSet
-from SegMateCore.volume import Volume
+from SegMateCore.volume import Volume, corners_mm
 
 # What becomes of a voxel of two organs.
 REFUSE, FIRST = OVERLAPS = ("refuse", "first")
@@ -56,8 +56,8 @@ class Reference(Protocol):
 class LabelMap:
     """One file whose values stand for organs.
 
-    numbers: (organ name, values) pairs; an organ may have several values (lobes), other values are
-    background.
+    numbers: (organ name, values) pairs; an organ may have several values (lobes), and one value may be part
+    of several organs (regions), whose voxels then are voxels of two organs. Other values are background.
     """
 
     path: Path
@@ -74,8 +74,13 @@ class LabelMap:
         voxels = _read_on_grid(self.path, ct, reading)
         largest = max(max(values) for _, values in self.numbers)
         channel_of = np.zeros(largest + 2, np.uint8)
-        for name, values in self.numbers:
-            channel_of[list(values)] = organs.index(name) + 1
+        also: list[tuple[int, int]] = []  # (value, another channel that it is part of)
+        for channel, values in sorted((organs.index(name), values) for name, values in self.numbers):
+            for value in sorted(set(values)):
+                if channel_of[value]:
+                    also.append((value, channel))
+                else:
+                    channel_of[value] = channel + 1
         labels = np.empty(voxels.shape, np.uint8)
         for k, plane in enumerate(voxels):
             if plane.dtype.kind == "f" and (plane % 1).any() or plane.min() < 0:
@@ -85,6 +90,11 @@ class LabelMap:
                 )
             # All numbers above the largest known one are background alike.
             labels[k] = channel_of[np.minimum(plane, largest + 1).astype(np.int64)]
+        shared: dict[tuple[int, int], int] = {}
+        for value, channel in also:
+            pair = (int(channel_of[value]) - 1, channel)
+            shared[pair] = shared.get(pair, 0) + int(np.count_nonzero(voxels == value))
+        _check_shared(shared, organs, reading)
         return labels
 
 
@@ -113,8 +123,7 @@ class Masks:
             channel = organs.index(name)
             for path in paths:
                 _add_mask(_read_on_grid(path, ct, reading), path, channel, labels, shared)
-        if shared and reading.overlaps == REFUSE:
-            raise SegMateError(_overlap_text(shared, organs))
+        _check_shared(shared, organs, reading)
         return labels
 
 
@@ -140,12 +149,17 @@ def _add_mask(
         out[inside & (out == 0)] = channel + 1
 
 
-def _overlap_text(shared: dict[tuple[int, int], int], organs: OrganSet) -> str:
+def _check_shared(shared: dict[tuple[int, int], int], organs: OrganSet, reading: Reading) -> None:
+    """shared: pair of channels -> voxels of both. Raises SegMateError where there are any, if refused."""
     pairs = ", ".join(
         f"{count} voxels are both {organs[first].name} and {organs[second].name}"
         for (first, second), count in shared.items()
+        if count
     )
-    return f"{pairs}: mend the masks, or give such voxels to the first of the two with --overlaps first"
+    if pairs and reading.overlaps == REFUSE:
+        raise SegMateError(
+            f"{pairs}: mend the labels, or give such voxels to the first of the two with --overlaps first"
+        )
 
 
 def _read_on_grid(path: Path, ct: Volume, reading: Reading) -> np.ndarray:
@@ -153,8 +167,8 @@ def _read_on_grid(path: Path, ct: Volume, reading: Reading) -> np.ndarray:
     reference = Volume.read(path, reading.affine_source).canonical()
     if not reference.same_grid(ct):
         raise SegMateError(
-            f"{path} lies on another grid than its CT ({_grid_text(reference)}; the CT: {_grid_text(ct)}):"
-            " resample the reference onto the CT's grid"
+            f"{path} lies on another grid than its CT ({_grid_text(reference)}; the CT: {_grid_text(ct)}"
+            f"{_apart_text(reference, ct)}): resample the reference onto the CT's grid"
         )
     return reference.voxels
 
@@ -164,6 +178,21 @@ def _grid_text(volume: Volume) -> str:
     spacing = " x ".join(f"{mm:.4g}" for mm in volume.spacing_mm)
     origin = ", ".join(f"{mm:.4g}" for mm in volume.affine[:3, 3])
     return f"{size} voxels of {spacing} mm at {origin}"
+
+
+def _apart_text(one: Volume, other: Volume) -> str:
+    """How far apart the corners of two grids of one shape are, which may be less than their texts show."""
+    if one.shape != other.shape:
+        return ""
+    apart = corners_mm(one.shape, one.affine) - corners_mm(other.shape, other.affine)
+    mm = float(np.linalg.norm(apart, axis=-1).max())
+    return f"; corners up to {mm:.2g} mm or {mm / min(other.spacing_mm):.2g} voxels apart"
+
+
+def as_it_lies(path: Path) -> Path:
+    """`path`, a .nii.gz file, or the same one unzipped where only that is there."""
+    unzipped = path.with_name(path.name.removesuffix(".gz"))
+    return unzipped if unzipped.is_file() and not path.is_file() else path
 
 
 def missing_files(paths: Iterable[Path]) -> str | None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from SegMateCore.data.datasets.references import LabelMap, missing_files
+from SegMateCore.data.datasets.references import LabelMap, as_it_lies, missing_files
 from SegMateCore.data.datasets.source import (
     SourceCase,
     SourceDataset,
     must_know_some,
+    numbers_of,
     source_folder,
     visible,
 )
@@ -28,12 +29,12 @@ def find(folder: Path, organs: OrganSet) -> SourceDataset:
     """The patients under `folder` or `folder`/train. Raises SegMateError."""
     folder = source_folder(folder)
     places = _patients(folder) or (_patients(folder / "train") if (folder / "train").is_dir() else [])
-    known = tuple(name for name in organs.names if name in NUMBERS)
+    numbers = numbers_of(NUMBERS, organs)
+    known = tuple(name for name, _ in numbers)
     must_know_some(known, organs, folder, NUMBERS)
-    numbers = tuple((name, (NUMBERS[name],)) for name in known)
     cases = []
     for place in places:
-        ct, truth = place / f"{place.name}.nii.gz", place / "GT.nii.gz"
+        ct, truth = as_it_lies(place / f"{place.name}.nii.gz"), as_it_lies(place / "GT.nii.gz")
         problem = missing_files([ct, truth])
         cases.append(SourceCase(place.name, place.name, ct, LabelMap(truth, numbers), known, None, problem))
     return SourceDataset(
@@ -42,6 +43,7 @@ def find(folder: Path, organs: OrganSet) -> SourceDataset:
         organs,
         tuple(cases),
         SplitRule(shares=SHARES),
+        numbers=numbers,
         licence="see the challenge's terms",
         origin="SegTHOR, Lambert et al. 2020, arXiv 1912.05950",
     )

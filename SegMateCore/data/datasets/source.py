@@ -7,23 +7,27 @@ and gives a SourceDataset. Reading voxels is left to the references (references.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from SegMateCore.data.case_names import unsuitable_name
 from SegMateCore.data.datasets.references import Reference
-from SegMateCore.data.splits import SplitRule
+from SegMateCore.data.splits import PUBLISHED, SplitRule
 from SegMateCore.errors import SegMateError
-from SegMateCore.organs import OrganSet
+from SegMateCore.organs import OrganSet, organ_key
 
 NOT_STATED = "not stated"
+# (organ name, values in a label map) pairs, in the organs' order.
+Numbers = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True)
 class SourceCase:
     """One CT of a dataset.
 
-    name: unique in the dataset, fit for a folder's name. annotated: names of the organs that the reference
+    name: unique in the dataset. annotated: names of the organs that the reference
     knows, whether or not this CT shows them. published: "train", "val" or "test" in the dataset's own split.
     problem: why the case cannot be used, known from file names alone; its ct and reference are then not
     looked at.
@@ -44,7 +48,11 @@ class SourceDataset:
 
     kind: "totalsegmentator", ... organs: those of the Store to be. split: the usual one. keeps_empty: whether
     a CT without any organ is to be believed, as where each organ has a mask of its own. notes: what was
-    passed over. patients: the pattern of grouped_by. licence, origin: for the checkpoints trained on it.
+    passed over. numbers: those of the organs where they are the same in every label map, else None.
+    patients: the pattern of grouped_by. licence, origin: for the checkpoints trained on it.
+
+    A case whose name cannot become a folder's name is given that as its problem. Raises SegMateError for two
+    cases of one name.
     """
 
     kind: str
@@ -54,6 +62,7 @@ class SourceDataset:
     split: SplitRule
     keeps_empty: bool = False
     notes: tuple[str, ...] = ()
+    numbers: Numbers | None = None
     patients: str | None = None
     licence: str = NOT_STATED
     origin: str = NOT_STATED
@@ -63,20 +72,34 @@ class SourceDataset:
             raise SegMateError(f"{self.folder} holds no case of a {self.kind} data set: check the folder")
         named: dict[str, str] = {}
         for case in self.cases:
-            other = named.setdefault(case.name.lower(), case.name)
-            if other is not case.name:
-                raise SegMateError(f"{self.folder}: two cases are called {other} and {case.name}: rename one")
-
-    def published_parts(self) -> dict[str, str | None]:
-        """Patient -> part in the published split. Raises SegMateError when one patient has two parts."""
-        parts: dict[str, str | None] = {}
-        for case in self.cases:
-            if parts.setdefault(case.patient, case.published) != case.published:
+            # Names that one file system or another takes for the same.
+            same = unicodedata.normalize("NFC", case.name).casefold()
+            if same in named:
                 raise SegMateError(
-                    f"the patient {case.patient} is published in two parts, {parts[case.patient]} and"
-                    f" {case.published}: choose --split ratio"
+                    f"{self.folder}: two cases are called {named[same]} and {case.name}: rename one"
                 )
-        return parts
+            named[same] = case.name
+        object.__setattr__(self, "cases", tuple(_with_name_checked(case) for case in self.cases))
+
+    def published_parts(self, rule: SplitRule) -> dict[str, str | None]:
+        """Patient -> part in the published split, for a division by `rule`.
+
+        A patient with scans in several parts cannot be divided as published, for which SegMateError is
+        raised; for other rules it is a test patient where one of the parts is "test", and else has no part.
+        """
+        parts: dict[str, set[str | None]] = {}
+        for case in self.cases:
+            parts.setdefault(case.patient, set()).add(case.published)
+        several = sorted(patient for patient, found in parts.items() if len(found) > 1)
+        if several and rule.kind == PUBLISHED:
+            found = ", ".join(sorted(str(part) for part in parts[several[0]]))
+            raise SegMateError(
+                f"the patient {several[0]} is published in several parts ({found}): choose --split ratio"
+            )
+        return {
+            patient: found.pop() if len(found) == 1 else "test" if "test" in found else None
+            for patient, found in parts.items()
+        }
 
     def grouped_by(self, pattern: str) -> SourceDataset:
         """The same with each patient named by the first group (or all) of `pattern`, found in the case's
@@ -98,6 +121,17 @@ class SourceDataset:
         return replace(self, cases=tuple(grouped), patients=pattern)
 
 
+def _with_name_checked(case: SourceCase) -> SourceCase:
+    problem = unsuitable_name(case.name)
+    return case if problem is None else replace(case, problem=f"its name {problem}: rename it")
+
+
+def numbers_of(known: Mapping[str, int], organs: OrganSet) -> Numbers:
+    """For each of the organs that `known` (name -> value) has: its name as it is there, and the value."""
+    values = {organ_key(name): value for name, value in known.items()}
+    return tuple((name, (values[organ_key(name)],)) for name in organs.names if organ_key(name) in values)
+
+
 def source_folder(folder: Path) -> Path:
     """`folder`, absolute. Raises SegMateError where it is none."""
     if not folder.is_dir():
@@ -108,6 +142,19 @@ def source_folder(folder: Path) -> Path:
 def visible(entries: Iterable[Path]) -> list[Path]:
     """Sorted by name, without hidden files (macOS leaves ._copies beside everything)."""
     return sorted(entry for entry in entries if not entry.name.startswith("."))
+
+
+def case_places(folder: Path, marks: tuple[str, ...]) -> tuple[list[Path], tuple[str, ...]]:
+    """The sub-folders of `folder` that hold one of `marks`, by name, and a note on those that hold none."""
+    places = [entry for entry in visible(folder.iterdir()) if entry.is_dir()]
+    is_case = {place: any((place / mark).exists() for mark in marks) for place in places}
+    cases = [place for place in places if is_case[place]]
+    others = [place.name for place in places if not is_case[place]]
+    if not others:
+        return cases, ()
+    more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+    shown = ", ".join(others[:5]) + more
+    return cases, (f"folders passed over, for they hold no file of a case: {shown}",)
 
 
 def must_know_some(

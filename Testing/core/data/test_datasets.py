@@ -21,6 +21,7 @@ from SegMateCore.data.datasets.finding import KINDS, find_dataset
 from SegMateCore.data.datasets.label_table import LabelTable
 from SegMateCore.data.datasets.organ_names import chosen_organs, known_organs, numbers_by_organ
 from SegMateCore.data.datasets.references import FIRST, LabelMap, Masks, Reading
+from SegMateCore.data.splits import PUBLISHED, SplitRule
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import NINE
 
@@ -64,10 +65,11 @@ class TestTotalSegmentator:
         write_masks(tmp_path / "s0001", without=["liver", "aorta"])
         write_masks(tmp_path / "s0002")
         (tmp_path / "s0002" / "segmentations" / "lung_middle_lobe_right.nii.gz").unlink()
-        (tmp_path / "s0003").mkdir()
+        (tmp_path / "s0003" / "segmentations").mkdir(parents=True)
         problems = [case.problem for case in totalsegmentator.find(tmp_path, NINE).cases]
         assert problems[0] is None
         assert "no liver.nii.gz, aorta.nii.gz" in problems[1] and "complete the case" in problems[1]
+        assert "with --organs (there are masks of liver in 2 cases, aorta in 2 cases)" in problems[1]
         assert "lung_middle_lobe_right" in problems[2] and "ct.nii.gz" in problems[3]
 
     def test_a_table_with_commas_and_a_byte_order_mark(self, tmp_path):
@@ -130,7 +132,8 @@ class TestAmos22:
             ("amos_0008", "val", True),
             ("amos_0010", "test", True),
         ]
-        assert found.notes[0].startswith("1 files passed over")
+        assert found.notes == ("1 images passed over: no CT (number 500 or above)",)
+        assert found.cases[1].problem.startswith("no labelsTr/amos_0004.nii.gz: complete the case")
         assert found.cases[0].annotated == ("esophagus", "liver", "left kidney", "right kidney", "aorta")
         numbers = np.zeros(16, np.uint8)
         numbers[[2, 3, 5, 6, 8]] = [7, 6, 4, 5, 8]
@@ -262,14 +265,15 @@ class TestFolder:
         )
         write_case_folder(tmp_path / "nothing", annotated=[])
         write_case_folder(tmp_path / "unknown", annotated=["gizzard"])
-        (tmp_path / "empty").mkdir()
+        (tmp_path / "alone").mkdir()
+        (tmp_path / "alone" / "organs.json").write_text("{}")
         found = {case.name: case for case in folder.find(tmp_path, NINE).cases}
         assert found["all"].annotated == NINE.names and found["all"].patient == "all"
         assert found["some"].annotated == ("left lung", "liver") and found["some"].patient == "p7"
         assert set(np.unique(read(found["some"]))) == {0, 1, 5}
         assert np.array_equal(read(found["ordered"]) == 8, channels(block_labels()) == 9)
         assert "nothing can be learnt" in found["nothing"].problem and "gizzard" in found["unknown"].problem
-        assert "no ct.nii.gz, labels.nii.gz, organs.json" in found["empty"].problem
+        assert "no ct.nii.gz, labels.nii.gz: complete" in found["alone"].problem
 
     def test_licence_and_origin_are_those_of_the_cases(self, tmp_path):
         for name, text in (("a", "source: here\nlicence: CC0\n"), ("b", "licence: CC0\n"), ("c", "")):
@@ -398,13 +402,14 @@ class TestDatasets:
         for number in range(2):
             write_masks(tmp_path / f"s{number:04d}")
         (tmp_path / "meta.csv").write_text("image_id;split\ns0000;train\ns0001;test\n")
-        with pytest.raises(SegMateError, match="two parts"):
-            totalsegmentator.find(tmp_path, NINE).grouped_by("s").published_parts()
+        grouped = totalsegmentator.find(tmp_path, NINE).grouped_by("s")
+        with pytest.raises(SegMateError, match=r"several parts \(test, train\): choose --split ratio"):
+            grouped.published_parts(SplitRule(PUBLISHED))
+        assert grouped.published_parts(SplitRule()) == {"s": "test"}
 
 
 class TestOrgans:
     def test_choices(self, tmp_path):
-        assert chosen_organs(None) == NINE
         assert chosen_organs("heart, left_lung").names == ("left lung", "heart")
         assert len(known_organs()) == 19 and known_organs().mirror_partners()[14:16] == (15, 14)
         path = tmp_path / "organs.json"

@@ -189,7 +189,7 @@ class TestRepeating:
         shutil.rmtree(moved / "case_01")
         report = prepare(find_dataset("folder", moved), tmp_path / "store", self.options())
         store = Store.open(tmp_path / "store")
-        assert len(report.kept) == 2 and len(store.cases) == 3
+        assert len(report.kept) == 2 and len(store.cases) == 3 and report.gone == ["case_01"]
         assert all(case.source_folder == moved for case in store.cases)
 
     def test_other_settings_are_refused(self, tmp_path):
@@ -205,6 +205,10 @@ class TestRepeating:
             ),
             "organs.*now liver": (find_dataset("folder", source, NINE.only([4])), options),
             "patient_pattern": (dataset.grouped_by("case"), options),
+            "overlaps: refuse; now first": (dataset, replace(options, reading=Reading("first"))),
+            "affine: none; now qform": (dataset, replace(options, reading=Reading(affine_source="qform"))),
+            "keep_empty: False; now True": (dataset, replace(options, keep_empty=True)),
+            "force: False; now True": (dataset, replace(options, force=True)),
         }
         for words, (other_dataset, other_options) in changes.items():
             with pytest.raises(SegMateError, match=words):
@@ -346,8 +350,8 @@ class TestBrokenCases:
         shutil.copy(source / "case_00/organs.json", source / "odd")
         assert "--keep-empty" in self.left_out(source, tmp_path)
         dataset = find_dataset("folder", source)
-        assert prepare(dataset, tmp_path / "store", PrepareOptions(keep_empty=True)).made == ["odd"]
-        case = Store.open(tmp_path / "store").cases[2]
+        prepare(dataset, tmp_path / "with", PrepareOptions(keep_empty=True))
+        case = Store.open(tmp_path / "with").cases[2]
         assert not any(case.voxels) and not case.presence.any() and all(case.annotated)
 
     def test_a_case_that_breaks_later_stays_as_it_was(self, source, tmp_path):
@@ -356,7 +360,8 @@ class TestBrokenCases:
         report = prepare(find_dataset("folder", source), tmp_path / "store")
         ((name, reason),) = report.left_out
         assert report.kept == ["case_00"] and name == "case_01" and reason.endswith("it stays in the Store")
-        assert len(Store.open(tmp_path / "store").cases) == 2
+        store = Store.open(tmp_path / "store")
+        assert len(store.cases) == 2 and store.left_out == () and list(store.stale) == report.left_out
 
     def test_overlapping_masks(self, tmp_path):
         write_masks(tmp_path / "source" / "s0000")
@@ -366,8 +371,8 @@ class TestBrokenCases:
         dataset = find_dataset("totalsegmentator", tmp_path / "source")
         report = prepare(dataset, tmp_path / "store")
         assert report.made == ["s0000"] and "both liver and aorta" in report.left_out[0][1]
-        report = prepare(dataset, tmp_path / "store", PrepareOptions(reading=Reading("first")))
-        assert "s0001" in report.made and Store.open(tmp_path / "store").left_out == ()
+        report = prepare(dataset, tmp_path / "first", PrepareOptions(reading=Reading("first")))
+        assert report.made == ["s0000", "s0001"] and Store.open(tmp_path / "first").left_out == ()
 
     def test_two_geometries_in_one_header(self, source, tmp_path):
         import nibabel

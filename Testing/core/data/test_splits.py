@@ -52,6 +52,28 @@ def test_folds_are_equal_and_a_published_test_set_stays_apart():
         divide(patients(3), SplitRule(FOLDS, folds=5))
 
 
+def test_a_ratio_beside_a_published_test_set():
+    published = {**patients(18, "train"), "t1": "test", "t2": "test"}
+    rule = SplitRule(shares=(8, 1, 0), test_apart=True)
+    parts = divide(published, rule)
+    assert Counter(parts.values()) == {"train": 16, "val": 2, "test": 2} and parts["t1"] == "test"
+    grown = divide({**published, **patients(27, "train"), "t3": "test"}, rule, parts)
+    assert Counter(grown.values()) == {"train": 24, "val": 3, "test": 3}
+    assert all(grown[patient] == part for patient, part in parts.items())
+
+
+def test_who_asks_for_a_ratio_has_everyone_dealt_anew():
+    usual = SplitRule(shares=(81, 9, 0), test_apart=True)
+    assert chosen_split(usual, None, None, None, 3) == SplitRule(shares=(81, 9, 0), test_apart=True, seed=3)
+    assert chosen_split(usual, RATIO, None, None, None) == SplitRule()
+    assert chosen_split(usual, None, (8, 1, 1), None, None) == SplitRule(shares=(8, 1, 1))
+
+
+def test_names_that_are_no_unicode_are_dealt_out_too():
+    parts = divide({"caf\udce9": None, "b": None}, SplitRule(shares=(1, 1, 0)))
+    assert set(parts.values()) == {"train", "val"}
+
+
 def test_a_published_split_must_be_complete():
     published = {"a": "train", "b": "test"}
     assert divide(published, SplitRule(PUBLISHED)) == published
@@ -78,7 +100,15 @@ def test_impossible_rules(wrong):
         SplitRule(**wrong)
 
 
-@pytest.mark.parametrize("rule", [SplitRule(), SplitRule(PUBLISHED), SplitRule(FOLDS, folds=3, seed=7)])
+RULES = [
+    SplitRule(),
+    SplitRule(shares=(8, 1, 0), test_apart=True),
+    SplitRule(PUBLISHED),
+    SplitRule(FOLDS, folds=3, seed=7),
+]
+
+
+@pytest.mark.parametrize("rule", RULES)
 def test_a_rule_survives_json(rule):
     again = SplitRule.from_dict(rule.to_dict())
     assert again.to_dict() == rule.to_dict() and again.describe() == rule.describe()

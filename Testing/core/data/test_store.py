@@ -163,10 +163,10 @@ class TestRefusals:
         with pytest.raises(SegMateError, match="cannot be read"):
             Store.open(tmp_path)
 
-    @pytest.mark.parametrize(("version", "advice"), [(2, "update segmate"), (0, "prepare it anew")])
+    @pytest.mark.parametrize(("version", "advice"), [(3, "update segmate"), (1, "prepare it anew")])
     def test_another_version(self, copy, version, advice):
         text = (copy / "store.json").read_text()
-        (copy / "store.json").write_text(text.replace('"segmate_store": 1', f'"segmate_store": {version}'))
+        (copy / "store.json").write_text(text.replace('"segmate_store": 2', f'"segmate_store": {version}'))
         with pytest.raises(SegMateError, match=f"format {version}.*{advice}"):
             Store.open(copy)
 
@@ -176,6 +176,22 @@ class TestRefusals:
         del document[key]
         (copy / "store.json").write_text(json.dumps(document))
         with pytest.raises(SegMateError):
+            Store.open(copy)
+
+    def test_a_case_that_is_not_the_one_in_the_index(self, copy):
+        path = copy / "cases" / "case_02" / "case.json"
+        row = json.loads(path.read_text())
+        path.write_text(json.dumps({**row, "patient": "somebody else"}))
+        with pytest.raises(SegMateError, match="case case_02: .*say different things: run the same"):
+            Store.open(copy)
+        path.unlink()
+        with pytest.raises(SegMateError, match=r"case case_02: .*case\.json cannot be read"):
+            Store.open(copy)
+
+    def test_a_case_outside_the_store(self, copy):
+        text = (copy / "store.json").read_text()
+        (copy / "store.json").write_text(text.replace('"name": "case_02"', '"name": "../case_02"'))
+        with pytest.raises(SegMateError, match="has the character '/'"):
             Store.open(copy)
 
     def test_a_case_with_a_missing_or_cut_file(self, copy):
