@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from importlib import resources
@@ -120,7 +121,9 @@ def _flat(entry: dict, prefix: str = "") -> dict:
 def _override(entry: dict, text: str) -> None:
     """Set one dotted key of parsed TOML, such as "optimisation.rate=1e-3" or "name=first try"."""
     key, equals, value = text.partition("=")
-    *tables, last = [part.strip().strip('"') for part in key.split(".")]
+    # A dot in quotation marks belongs to a name, such as that of a folder.
+    parts = re.findall(r'(?:"[^"]*"|[^."])+', key) or [""]
+    *tables, last = [part.strip().strip('"') for part in parts]
     if not equals or not last:
         raise SegMateError(f"the override {text!r} is not section.key=value, such as optimisation.rate=1e-3")
     place = entry

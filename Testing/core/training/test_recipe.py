@@ -64,6 +64,7 @@ def test_overrides_of_the_command_line():
     )
     assert recipe.optimisation.rate == 1e-4 and recipe.name == "first try" and recipe.pretrained
     assert recipe.sampling.mix["partial"] == 0 and recipe.sampling.mix["phantom"] > 0
+    assert read_recipe("small", ['sampling.mix."ts v2.01"=2']).sampling.mix == {"ts v2.01": 2}
     changed = ["name", "optimisation.rate", "pretrained", "sampling.mix.partial"]
     assert differing_keys(recipe, read_recipe("demo")) == changed
 
