@@ -154,9 +154,12 @@ def control_of(arguments: argparse.Namespace):
 
 
 def _report(event) -> None:
-    """One line per log event and epoch."""
+    """One line per log event and epoch, and what there is to note at the start."""
     values = event.values
-    if event.kind == "log":
+    if event.kind == "start":
+        for text in values["notes"]:
+            note(text)
+    elif event.kind == "log":
         left_s = (event.steps - event.step) / max(values["steps_per_s"], 1e-6)
         found = values["batch_dice"].values()
         dice = " ".join("-" if value is None else f"{value:.2f}" for value in found)
