@@ -67,6 +67,13 @@ def test_organs_of_another_table_get_the_channels_of_the_run(partial):
     assert np.array_equal(source.slab(0, 16)[2] == 5, expected == 5)
 
 
+def test_only_a_case_whose_organs_all_have_a_tissue_is_painted_anew(whole):
+    """An organ beyond the nine, or nine in another order, would be painted over like what lies around it."""
+    stored = whole.split("train")[0]
+    assert StoreSource(stored, NINE, "folder", TERMS).is_complete
+    assert not StoreSource(stored, NINE.only(range(8, -1, -1)), "folder", TERMS).is_complete
+
+
 def test_several_stores_and_cases_in_memory_share_one_table(whole, partial):
     data = from_stores([partial, whole], GRID, cases=[case(20)])
     assert data.organs == NINE and len(data.sources) == 5 and len(data.validation) == 2
