@@ -19,8 +19,11 @@ def test_a_second_sigterm_changes_nothing_and_a_second_ctrl_c_stops_at_once(firs
         assert not asked.is_set()
         signal.raise_signal(first)
         assert asked.is_set()
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGTERM)
+        try:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            pytest.fail("a SIGTERM after the first signal stopped at once")
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) == before
