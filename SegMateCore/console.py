@@ -146,6 +146,8 @@ def _is_number(text: str) -> bool:
 def interruptible(piece: str = "this chunk of slices") -> Iterator[threading.Event]:
     """Within the block, Ctrl-C (or SIGTERM) sets the event that is given; a second Ctrl-C stops at once.
 
+    A second SIGTERM does not: torchrun and Slurm both send it, one to hand on what the other has sent.
+
     piece: what is finished before it stops. Outside the main thread, where Python takes no signals, the event
     is simply never set.
     """
@@ -153,7 +155,9 @@ def interruptible(piece: str = "this chunk of slices") -> Iterator[threading.Eve
 
     def on_signal(number, frame) -> None:
         if asked.is_set():
-            raise KeyboardInterrupt
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
         asked.set()
         # A plain write: the stream may be in the middle of one of its own, which it does not take twice.
         os.write(2, f"\nstopping after {piece} (Ctrl-C again: at once)\n".encode())

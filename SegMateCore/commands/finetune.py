@@ -29,14 +29,14 @@ def run(arguments: argparse.Namespace) -> int:
     require_libraries()
     from SegMateCore.bundled import resolve_checkpoint
     from SegMateCore.checkpoint import Checkpoint
-    from SegMateCore.training.fine_tuning import given_by, keeps_old_organs
+    from SegMateCore.training.fine_tuning import given_by, is_its_own_teacher
     from SegMateCore.training.loop import train
     from SegMateCore.training.recipe_file import read_recipe
 
     start = Checkpoint.read(resolve_checkpoint(arguments.start, "torch"))
     recipe = read_recipe(arguments.recipe or "finetune", overrides_of(arguments), given_by(start))
     data = gather_data(arguments, recipe.preprocessing, start.organs)
-    teacher = start if keeps_old_organs(recipe, data, start) else None
+    teacher = start if is_its_own_teacher(recipe, data, start) else None
     with control_of(arguments) as control:
         train(recipe, data, arguments.output, control, start, teacher)
     return 0

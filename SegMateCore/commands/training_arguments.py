@@ -37,8 +37,9 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="CTs without labels: lungs and trachea are labelled by classical rules",
     )  # fmt: skip
     parser.add_argument(
-        "--exclude", nargs="*", default=[], metavar="NAME", help="case folders to leave out, by name"
-    )
+        "--exclude", nargs="*", default=[], metavar="NAME",
+        help="cases to leave out by name, of Stores or case folders",
+    )  # fmt: skip
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, recipe: str) -> None:
@@ -99,12 +100,10 @@ def store_folders(paths: list[Path]) -> list[Path]:
 
 def gather_data(arguments: argparse.Namespace, preprocessing, organs=None):
     """TrainingData of all that the arguments name. organs: of the checkpoint to go on from, or None."""
-    from dataclasses import replace
-
-    from SegMateCore.data.cases import exclude, read_case, read_unlabelled
+    from SegMateCore.data.cases import read_case, read_unlabelled
     from SegMateCore.data.pseudo import lungs_and_trachea
     from SegMateCore.data.store import Store
-    from SegMateCore.training.data import from_stores, validation_folder
+    from SegMateCore.training.data import from_stores, without
     from SegMateCore.training.phantoms import phantom_cases
 
     stores = store_folders(arguments.data)
@@ -121,7 +120,7 @@ def gather_data(arguments: argparse.Namespace, preprocessing, organs=None):
         )
     cases = [read_case(folder, preprocessing) for folder in folders]
     cases += [read_unlabelled(folder, preprocessing, lungs_and_trachea) for folder in arguments.pseudo]
-    cases = exclude(cases, arguments.exclude)
+    cases, opened = without(arguments.exclude, cases, [Store.open(path) for path in stores])
     for case in cases:
         note(f"{case.name}: {case.group}, {', '.join(case.source['annotated'])}")
 
@@ -130,10 +129,7 @@ def gather_data(arguments: argparse.Namespace, preprocessing, organs=None):
             note(f"synthetic anatomies: {done} of {total}")
 
     cases += phantom_cases(range(phantoms), preprocessing, arguments.phantom_cache, count)
-    opened = [Store.open(path) for path in stores]
-    data = from_stores(opened, preprocessing, organs, arguments.fold, cases)
-    more = [validation_folder(path) for path in arguments.validate]
-    data = replace(data, validation=(*data.validation, *more))
+    data = from_stores(opened, preprocessing, organs, arguments.fold, cases, arguments.validate)
     to_validate = f"{len(data.validation)} to validate on"
     note(f"{len(data.sources)} training cases, {to_validate}, {len(data.organs)} organs")
     return data
@@ -158,9 +154,12 @@ def control_of(arguments: argparse.Namespace):
 
 
 def _report(event) -> None:
-    """One line per log event and epoch."""
+    """One line per log event and epoch, and what there is to note at the start."""
     values = event.values
-    if event.kind == "log":
+    if event.kind == "start":
+        for text in values["notes"]:
+            note(text)
+    elif event.kind == "log":
         left_s = (event.steps - event.step) / max(values["steps_per_s"], 1e-6)
         found = values["batch_dice"].values()
         dice = " ".join("-" if value is None else f"{value:.2f}" for value in found)

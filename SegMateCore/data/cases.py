@@ -8,7 +8,6 @@ of all others nothing is known. The tissue map of a real CT is its labels and, e
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -166,12 +165,3 @@ def read_unlabelled(
     labels = np.where(np.isin(labels, [channel + 1 for channel in channels]), labels, 0).astype(np.uint8)
     facts = {"annotated": list(names), "reference": "classical rules", **_source_facts(folder)}
     return TrainingCase(folder.name, "pseudo", hu, tissue_of_ct(hu, labels), labels, annotated, facts)
-
-
-def exclude(cases: Sequence[TrainingCase], names: Sequence[str]) -> list[TrainingCase]:
-    """The cases whose name is not among `names`; a name that matches nothing is refused."""
-    unknown = set(names) - {case.name for case in cases}
-    if unknown:
-        known = ", ".join(case.name for case in cases)
-        raise SegMateError(f"cannot exclude {', '.join(sorted(unknown))}: the cases are {known}")
-    return [case for case in cases if case.name not in names]

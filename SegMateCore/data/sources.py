@@ -42,6 +42,7 @@ class Source(ABC):
 
     @property
     def is_complete(self) -> bool:
+        """Whether every organ of the run is annotated, so that all tissues may be painted anew."""
         return all(self.annotated)
 
     @property
@@ -120,12 +121,18 @@ class StoreSource(Source):
         }
         self.body_slices = np.arange(self.shape[0])
         self._paintable = organs.names[: len(NINE)] == NINE.names
+        self._only_nine = organs.names == NINE.names
         self.facts = {
             "dataset": case.dataset,
             **terms,
             "annotated": [organ.name for organ, known in zip(organs, self.annotated) if known],
             "ct_sha256": case.source[0].sha256 if case.source else None,
         }
+
+    @property
+    def is_complete(self) -> bool:
+        # An organ that slab() does not put on the tissue map would be painted over like what is around it.
+        return self._only_nine and super().is_complete
 
     @cached_property
     def centre(self) -> tuple[float, float]:

@@ -41,7 +41,9 @@ class WeightAverage:
             value.copy_(averaged[key])
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Key -> array, for a checkpoint."""
-        return {
-            key: np.array(value.detach().cpu().numpy(), order="C") for key, value in self.averaged.items()
+        """Key -> array, for a checkpoint, which holds nothing wider than float32."""
+        single = {
+            key: value.float() if value.dtype == torch.float64 else value
+            for key, value in self.averaged.items()
         }
+        return {key: np.array(value.detach().cpu().numpy(), order="C") for key, value in single.items()}

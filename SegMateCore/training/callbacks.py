@@ -23,8 +23,8 @@ METRICS_NAME, CURVES_NAME = "metrics.jsonl", "curves.png"
 
 @dataclass(frozen=True)
 class Event:
-    """kind: "start" (values: owes_epoch, whether the validation of the epoch behind is still to come), "log"
-    (the line of metrics.jsonl), "epoch" (the same, with scores) or "end".
+    """kind: "start" (values: owes_epoch, whether the validation of the epoch behind is still to come; notes,
+    sentences for the user), "log" (the line of metrics.jsonl), "epoch" (the same, with scores) or "end".
 
     step of steps, epoch: those behind it; folder: of the run.
     """
@@ -52,8 +52,13 @@ class MetricsFile:
             with atomic_write(path) as stream:
                 stream.write("".join(json.dumps(line) + "\n" for line in kept).encode())
         else:
-            with open(path, "a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"kind": event.kind, **event.values}) + "\n")
+            try:
+                with open(path, "a", encoding="utf-8") as stream:
+                    stream.write(json.dumps({"kind": event.kind, **event.values}) + "\n")
+            except OSError as error:
+                raise SegMateError(
+                    f"cannot write {path}: {error.strerror or error}; --resume goes on once there is space"
+                ) from error
 
 
 def _is_behind(line: dict, start: Event) -> bool:

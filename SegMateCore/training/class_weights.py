@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+# What a recipe says to get weights from here.
+FROM_DATA = "data"
 SMALLEST, LARGEST = 0.5, 5.0
 
 

@@ -5,16 +5,18 @@ Takes opened Stores and TrainingCases, gives TrainingData. Validation cases are 
 
 from __future__ import annotations
 
+import difflib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
-from SegMateCore.data.cases import TrainingCase
+from SegMateCore.data.cases import GROUPS, TrainingCase
 from SegMateCore.data.sources import MemorySource, Source, StoreSource
 from SegMateCore.data.store import Store, StoreCase
 from SegMateCore.errors import SegMateError
@@ -36,11 +38,19 @@ class ValidationCase:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """organs: of the run, channel by channel; sources: to learn from; validation: to be judged by."""
+    """organs: of the run, channel by channel; sources: to learn from; validation: to be judged by, each under
+    a name of its own.
+    """
 
     organs: OrganSet
     sources: tuple[Source, ...]
     validation: tuple[ValidationCase, ...] = ()
+
+    def __post_init__(self):
+        counts = Counter(case.name for case in self.validation)
+        for name, count in counts.items():
+            if count > 1:
+                raise SegMateError(f"{count} validation cases are called {name}: give each a name of its own")
 
     @property
     def voxels_per_slice(self) -> tuple[float, ...]:
@@ -77,15 +87,21 @@ def from_stores(
     organs: OrganSet | None = None,
     fold: int | None = None,
     cases: Sequence[TrainingCase] = (),
+    validation: Sequence[Path] = (),
 ) -> TrainingData:
     """The training and validation cases of several Stores, whatever organs each has annotated.
 
     organs: those of the checkpoint to go on from; the Stores' others follow. fold: the one to validate on, in
-    Stores of folds. cases: more in memory, with the nine organs. Raises SegMateError for a Store on another
-    grid, an unfinished one, and where nothing is left to train on.
+    Stores of folds. cases: more in memory, with the nine organs. validation: case folders to validate on as
+    well. Validation cases of one name go by "GROUP_NAME". Raises SegMateError for a Store on another grid, an
+    unfinished one, one given twice, a fold where no Store has folds, and where nothing is left to train on.
     """
     for store in stores:
         _check(store, preprocessing)
+    if len({store.folder for store in stores}) < len(stores):
+        raise SegMateError("a Store is given twice, expected each once: sampling.mix can weigh it more")
+    if fold is not None and not any(store.folds for store in stores):
+        raise SegMateError(f"the fold {fold} is given, but no Store has folds: leave it out, or prepare some")
     tables = [*([organs] if organs else []), *([NINE] if cases else []), *(store.organs for store in stores)]
     if not stores and not cases:
         raise SegMateError("no training cases, expected a Store, an annotated CT or phantoms")
@@ -98,8 +114,26 @@ def from_stores(
         own_fold = fold if store.folds is not None else None
         terms = {"licence": store.licence, "source": store.origin}
         sources += [StoreSource(case, table, group, terms) for case in store.split("train", own_fold)]
-        to_validate.append([validation_case(case) for case in store.split("val", own_fold)])
-    return TrainingData(table, tuple(sources), _in_turn(to_validate))
+        to_validate.append([(group, validation_case(case)) for case in store.split("val", own_fold)])
+    folders = [(folder.resolve().parent.name, validation_folder(folder)) for folder in validation]
+    return TrainingData(table, tuple(sources), _distinct([*_in_turn(to_validate), *folders]))
+
+
+def without(
+    names: Sequence[str], cases: Sequence[TrainingCase], stores: Sequence[Store]
+) -> tuple[list[TrainingCase], list[Store]]:
+    """The cases, in memory and of every part of the Stores, whose name is not among `names`.
+
+    Raises SegMateError for a name that matches nothing.
+    """
+    known = {case.name for case in cases} | {case.name for store in stores for case in store.cases}
+    unknown = sorted(set(names) - known)
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], known, n=1)
+        advice = f"did you mean {close[0]}?" if close else f"the {len(known)} cases have other names"
+        raise SegMateError(f"cannot exclude {unknown[0]}: {advice}")
+    kept = [case for case in cases if case.name not in names]
+    return kept, [replace(s, cases=tuple(c for c in s.cases if c.name not in names)) for s in stores]
 
 
 def validation_case(case: StoreCase) -> ValidationCase:
@@ -118,7 +152,7 @@ def validation_folder(folder: Path, organs: OrganSet = NINE) -> ValidationCase:
     except (ValueError, KeyError, TypeError) as error:
         raise SegMateError(f'{folder}/organs.json: cannot read the list "annotated" ({error!r})') from None
     names = tuple(organs[channel].name for channel in organs.subset(listed))
-    return ValidationCase(folder.name, names, partial(_read_folder, folder))
+    return ValidationCase(folder.resolve().name, names, partial(_read_folder, folder))
 
 
 def _read_folder(folder: Path) -> tuple[Volume, Segmentation]:
@@ -142,17 +176,42 @@ def _check(store: Store, preprocessing: Preprocessing) -> None:
 
 
 def _groups(stores: Sequence[Store]) -> list[str]:
-    """What a recipe's mix calls each Store: its data set, or where several have the same, its folder."""
+    """What a recipe's mix calls each Store: its data set, or where several have the same, its folder, with as
+    many of the folders above it as it takes to tell them apart.
+    """
     kinds = [store.index.settings.dataset for store in stores]
-    return [
-        kind if kinds.count(kind) == 1 else store.folder.resolve().name for kind, store in zip(kinds, stores)
-    ]
+    single = {kind for kind in kinds if kinds.count(kind) == 1}
+    folders = [store.folder.resolve() for kind, store in zip(kinds, stores) if kind not in single]
+    ends = iter(_path_ends(folders, {*GROUPS, *single}))
+    return [kind if kind in single else next(ends) for kind in kinds]
 
 
-def _in_turn(lists: Sequence[Sequence[ValidationCase]]) -> tuple[ValidationCase, ...]:
-    """One of each Store, then the next of each: so that the first few stand for all Stores."""
-    rounds = zip_longest(*lists)
-    return tuple(case for each in rounds for case in each if case is not None)
+def _path_ends(folders: Sequence[Path], taken: set[str]) -> list[str]:
+    """The shortest ends of different absolute paths that differ from each other and from what is `taken`."""
+    depth = 1
+    while True:
+        ends = ["/".join(folder.parts[-depth:]) for folder in folders]
+        if len(set(ends)) == len(ends) and not taken & set(ends):
+            return ends
+        depth += 1
+
+
+def _distinct(cases: Sequence[tuple[str, ValidationCase]]) -> tuple[ValidationCase, ...]:
+    """Cases with their groups -> cases that each have a name of their own, fit for a file's."""
+    counts = Counter(case.name for _, case in cases)
+    found: dict[str, ValidationCase] = {}
+    for group, case in cases:
+        base = case.name if counts[case.name] == 1 else f"{group}_{case.name}".replace("/", "_")
+        name, number = base, 2
+        while name in found:
+            name, number = f"{base}_{number}", number + 1
+        found[name] = replace(case, name=name)
+    return tuple(found.values())
+
+
+def _in_turn(lists: Sequence[Sequence]) -> list:
+    """One of each list, then the next of each: so that the first few stand for all Stores."""
+    return [item for each in zip_longest(*lists) for item in each if item is not None]
 
 
 def _spacing(value: tuple[float, ...] | None) -> str:

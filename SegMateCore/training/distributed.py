@@ -8,7 +8,7 @@ of the whole batch, as they would be in one process.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +16,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as distributed
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from SegMateCore.backends import torch_device
 from SegMateCore.errors import SegMateError
@@ -26,12 +27,15 @@ TIMEOUT = timedelta(hours=2)
 
 @dataclass(frozen=True)
 class Ranks:
-    """rank: 0..world-1, of this process; device: its own. Methods are collective: every process calls
-    them."""
+    """rank: 0..world-1, of this process; device: its own. words: the group over which processes tell each
+    other things that are not on the device, None for torch's own. Methods are collective: every process calls
+    them.
+    """
 
     rank: int = 0
     world: int = 1
     device: torch.device = torch.device("cpu")
+    words: ProcessGroup | None = None
 
     @property
     def is_first(self) -> bool:
@@ -46,17 +50,22 @@ class Ranks:
         """Whether it is true in any process."""
         if self.world == 1:
             return flag
-        total = torch.tensor([float(flag)], device=self.device)
-        distributed.all_reduce(total)
+        total = torch.tensor([float(flag)])
+        distributed.all_reduce(total, group=self.words)
         return bool(total.item())
 
     def gather(self, value: object) -> list:
-        """The values of all processes, in the order of their ranks. JSON-able values only."""
+        """The values of all processes, in the order of their ranks: JSON-able ones, or bytes."""
         if self.world == 1:
             return [value]
         values: list = [None] * self.world
-        distributed.all_gather_object(values, value)
+        distributed.all_gather_object(values, value, group=self.words)
         return values
+
+    def take_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors on the device by those of the first process."""
+        for tensor in tensors if self.world > 1 else ():
+            distributed.broadcast(tensor, 0)
 
 
 class _SumOverRanks(torch.autograd.Function):
@@ -99,7 +108,9 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     if not already:
         distributed.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=TIMEOUT)
     try:
-        yield Ranks(distributed.get_rank(), distributed.get_world_size(), own)
+        # On the CPU, whatever the device is: asking whether to stop must not wait for the GPU at every step.
+        words = distributed.new_group(backend="gloo", timeout=TIMEOUT)
+        yield Ranks(distributed.get_rank(), distributed.get_world_size(), own, words)
     finally:
         if not already:
             distributed.destroy_process_group()

@@ -38,12 +38,17 @@ def grid_of(teacher: Checkpoint) -> dict:
     }
 
 
-def keeps_old_organs(recipe: Recipe, data: TrainingData, start: Checkpoint) -> bool:
-    """Whether there are organs that the checkpoint knows and some case does not have annotated."""
+def is_its_own_teacher(recipe: Recipe, data: TrainingData, start: Checkpoint) -> bool:
+    """Whether the checkpoint has something to teach a run that begins with it: organs that it knows and some
+    case does not have annotated, or all of them where the recipe says so.
+    """
+    soft = recipe.loss.teacher > 0
+    if soft and recipe.teaching.planes == "all":
+        return True
     known = [organ.name in start.organs.names for organ in data.organs]
     lacking = any(
         knows and not annotated
         for source in data.sources
         for knows, annotated in zip(known, source.annotated)
     )
-    return lacking and recipe.loss.teacher > 0
+    return lacking and (soft or recipe.teaching.fill_confidence > 0)

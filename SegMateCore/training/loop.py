@@ -9,22 +9,24 @@ the same machine, however often the run was interrupted.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
 
 import torch
 
+from SegMateCore.atomic import atomic_write
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.errors import Cancelled, SegMateError
 from SegMateCore.training.callbacks import Callback, Event, MetricsFile, TensorBoard, curves
 from SegMateCore.training.clock import Clock
+from SegMateCore.training.control import Control
 from SegMateCore.training.data import TrainingData
 from SegMateCore.training.distributed import Ranks, joined_ranks
 from SegMateCore.training.feeds import make_feed
 from SegMateCore.training.networks import Teacher, network_from, new_network
-from SegMateCore.training.pictures import draw_preview
+from SegMateCore.training.pictures import preview_png
 from SegMateCore.training.recipe import Recipe
 from SegMateCore.training.recipe_file import recipe_from_dict, recipe_to_dict
 from SegMateCore.training.record import checkpoint_document
@@ -38,36 +40,17 @@ from SegMateCore.training.run_folder import (
     remove_halves,
     write_configuration,
 )
-from SegMateCore.training.schedule import Patience, learning_rate
+from SegMateCore.training.schedule import Patience, learning_rate, needs_scores
 from SegMateCore.training.trainer import Trainer
 from SegMateCore.training.validation import Scored, Scores, validate
 from SegMateCore.weights_file import halved
-
-# Several processes must agree to stop; asking them costs a little, so it is not done at every step.
-AGREE_EVERY = 10
-
-
-@dataclass(frozen=True)
-class Control:
-    """What decides how a run goes, not what it computes.
-
-    device: "auto", "cpu", "cuda", "cuda:N" or "mps"; resume: go on with the run in the folder, if there is
-    one; stop_after_epochs: stop there, as if cancelled, and leave the rest for later; callbacks: of the
-    caller's, beside metrics, curves and TensorBoard; cancelled: asked before steps.
-    """
-
-    device: str = "cpu"
-    resume: bool = False
-    stop_after_epochs: int | None = None
-    callbacks: tuple[Callback, ...] = ()
-    cancelled: Callable[[], bool] | None = None
 
 
 def train(
     recipe: Recipe,
     data: TrainingData,
     out_dir: str | PathLike,
-    control: Control = Control(),
+    control: Control | None = None,
     start: Checkpoint | None = None,
     teacher: Checkpoint | None = None,
 ) -> Checkpoint:
@@ -78,7 +61,7 @@ def train(
     no longer a number; Cancelled when control says so, after which the run can be resumed from that very
     step.
     """
-    folder = Path(out_dir)
+    folder, control = Path(out_dir), control or Control()
     with joined_ranks(control.device) as ranks:
         if not data.sources:
             raise SegMateError("no training cases, expected at least one annotated CT or phantom")
@@ -91,10 +74,10 @@ def train(
         # Layers draw their first weights, and dropout its masks, from torch's global generators.
         with torch.random.fork_rng(devices=cuda):
             torch.manual_seed(recipe.seed)
-            run = _Run(recipe, data, folder, control, ranks, {"start": start, "teacher": teacher})
-            if resuming:
-                run.take_up()
+            run = _Run(recipe, data, folder, control, ranks, {"start": start, "teacher": teacher}, resuming)
             try:
+                if resuming:
+                    run.take_up()
                 return run.go()
             finally:
                 run.trainer.feed.close()
@@ -111,6 +94,7 @@ class _Run:
         control: Control,
         ranks: Ranks,
         ancestors: dict[str, Checkpoint | None],
+        resuming: bool,
     ):
         self.recipe, self.data, self.folder, self.control, self.ranks = recipe, data, folder, control, ranks
         self.ancestors = ancestors
@@ -119,10 +103,12 @@ class _Run:
         context = max(recipe.preprocessing.context, teacher.context if teacher else 1)
         partners = data.organs.mirror_partners()
         feed = make_feed(data.sources, recipe, context, partners, ranks.rank)
+        # The weights of a run that is taken up are on disk: none are fetched.
+        built = replace(recipe, pretrained=recipe.pretrained and not resuming)
         if start is None:
-            model = new_network(recipe, data.organs)
+            model = new_network(built, data.organs)
         else:
-            model = network_from(start, recipe, data.organs)
+            model = network_from(start, built, data.organs)
         self.trainer = Trainer(recipe, model, feed, ranks, teacher)
         self.cases = data.validation[: recipe.validation.cases or None]
         self.patience = Patience()
@@ -144,27 +130,28 @@ class _Run:
         self.trainer.load(path)
         self.done, self.seconds, self.owes_epoch = state["step"], state["seconds"], state["owes_epoch"]
         self.patience, self.metrics = Patience(**state["patience"]), state["metrics"]
+        self.trainer.model.pretrained = state.get("pretrained")
 
     def go(self) -> Checkpoint:
-        """All steps that are left."""
-        options, first = self.recipe.optimisation, self.done
+        """All steps that are left, or those up to where control says to stop."""
+        options = self.recipe.optimisation
+        epochs = self.control.stop_after_epochs
+        last = options.steps if epochs is None else min(options.steps, epochs * options.steps_per_epoch)
         if self.ranks.is_first:
             remove_halves(self.folder)
             write_configuration(self.folder, self.recipe, self.ranks)
-        self._tell("start", {"owes_epoch": self.owes_epoch})
-        self.clock = Clock(self.seconds, first)
+        self._tell("start", {"owes_epoch": self.owes_epoch, "notes": self._notes()})
+        self.clock = Clock(self.seconds, self.done)
         if self.owes_epoch:
             self._end_epoch()
-        while self.done < options.steps and not self.patience.is_over(options):
-            if self._is_cancelled(first):
+        while self.done < last and not self.patience.is_over(options):
+            if self._is_cancelled():
                 self._save()
                 raise Cancelled(f"training stopped after {self.done} steps; --resume goes on from there")
             self._step(self.done + 1)
             if self.done % options.steps_per_epoch == 0 or self.done == options.steps:
                 self._end_epoch()
-                if self.epoch == self.control.stop_after_epochs and self.done < options.steps:
-                    break
-            elif self.done % options.log_every == 0 and self.clock.is_due(options.save_minutes):
+            elif self.clock.is_due(options.save_minutes):
                 self._save()
         if self.done == options.steps or self.patience.is_over(options):
             self._tell("end", {"step": self.done})
@@ -200,15 +187,20 @@ class _Run:
             "loss": round(loss, 5),
             "terms": {name: round(value, 5) for name, value in terms.items()},
             "batch_dice": dice,
-            **self.clock.figures(self.done, self.trainer.data_seconds, options.batch * self.ranks.world),
+            **self.clock.figures(
+                self.done,
+                self.trainer.data_seconds,
+                options.batch * options.accumulate * self.ranks.world,
+            ),
         }
 
     def _end_epoch(self) -> None:
         """Validate, write the checkpoints and a resume point."""
         options, epoch = self.recipe.optimisation, self.epoch
-        if self.cases and not self.owes_epoch:
+        if not self.owes_epoch:
             # Validation may take long: what was learnt so far is safe before it begins.
             self._save(owes_epoch=True)
+        self.ranks.take_from_first(self.trainer.average.averaged.values())
         is_due = epoch % self.recipe.validation.every_epochs == 0 or self.done == options.steps
         scores, kept = Scores({}), []
         if self.cases and is_due:
@@ -244,21 +236,31 @@ class _Run:
             self.recipe, self.trainer.model, self.data.sources, self.data.organs, self.done, self.ancestors,
             metrics,
         )  # fmt: skip
-        weights = [halved(_single(self.trainer.average.arrays()))]
+        weights = [halved(self.trainer.average.arrays())]
         if in_memory:
             return Checkpoint.in_memory(document, weights)
         return Checkpoint.write(self.folder / name, document, weights)
 
     def _draw(self, kept: Sequence[Scored], epoch: int) -> None:
-        for scored in kept:
-            path = self.folder / f"preview_{scored.name}.png"
-            draw_preview(scored, path, f"{scored.name}, epoch {epoch}")
+        """Previews of the cases that each process had, written by the first one."""
+        own = {scored.name: preview_png(scored, f"{scored.name}, epoch {epoch}") for scored in kept}
+        pictures = [item for part in self.ranks.gather(own) for item in part.items()]
+        for name, content in pictures if self.ranks.is_first else ():
+            with atomic_write(self.folder / f"preview_{name}.png") as stream:
+                stream.write(content)
 
     def _save(self, owes_epoch: bool = False) -> None:
-        """The resume point. owes_epoch: the steps of an epoch are done, its validation is not."""
+        """The resume point. owes_epoch: the steps of an epoch are done, its validation is not.
+
+        Raises SegMateError instead where the weights are numbers no more: nothing can go on from those.
+        """
         self.clock.saved()
         if not self.ranks.is_first:
             return
+        if not self.trainer.is_finite():
+            raise SegMateError(
+                f"the weights are not finite after step {self.done}; lower optimisation.rate in the recipe"
+            )
         state = {
             "step": self.done,
             "owes_epoch": owes_epoch,
@@ -267,28 +269,31 @@ class _Run:
             "metrics": self.metrics,
             "recipe": recipe_to_dict(self.recipe),
             "identity": self._identity(),
+            "pretrained": self.trainer.model.pretrained,
         }
         self.trainer.save(self.folder / RESUME_NAME, state)
 
     def _identity(self) -> dict:
-        """What the run learns from, JSON-able."""
+        """What the run learns from and is judged by, and in how many parts, JSON-able."""
         hashes = {role: None if c is None else c.weights_sha256 for role, c in self.ancestors.items()}
-        return {"set of cases": self.data.fingerprint(), **hashes}
+        return {
+            "set of cases": self.data.fingerprint(),
+            "set of validation cases": [[case.name, *case.organs] for case in self.cases],
+            "number of processes": self.ranks.world,
+            **hashes,
+        }
 
-    def _is_cancelled(self, first: int) -> bool:
-        asked = self.control.cancelled is not None and self.control.cancelled()
-        if self.ranks.world > 1 and (self.done - first) % AGREE_EVERY:
-            return False
-        return self.ranks.any(asked)
+    def _notes(self) -> list[str]:
+        """Sentences about what the run will not do as its recipe may make one think."""
+        if self.cases:
+            return []
+        lost = [f"{LAST_NAME} is the result and no {BEST_NAME} is written"]
+        return [f"no case to validate on: {', '.join([*lost, *needs_scores(self.recipe.optimisation)])}"]
+
+    def _is_cancelled(self) -> bool:
+        return self.ranks.any(self.control.cancelled is not None and self.control.cancelled())
 
     def _tell(self, kind: str, values: dict) -> None:
         event = Event(kind, self.done, self.recipe.optimisation.steps, self.epoch, values, self.folder)
         for callback in self.callbacks:
             callback(event)
-
-
-def _single(arrays: dict) -> dict:
-    """float64 arrays as float32: what a checkpoint holds."""
-    return {
-        key: value.astype("float32") if value.dtype == "float64" else value for key, value in arrays.items()
-    }

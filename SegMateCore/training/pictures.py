@@ -24,7 +24,7 @@ PANEL_WIDTH_PX = 300
 GAP_PX, HEAD_PX = 8, 34
 
 
-def draw_preview(scored: Scored, path: Path, title: str) -> None:
+def preview_png(scored: Scored, title: str) -> bytes:
     """Truth in the upper row, prediction in the lower one, on the same axial slices, seen from the feet."""
     canonical = scored.volume.canonical()
     rows = [
@@ -54,8 +54,9 @@ def draw_preview(scored: Scored, path: Path, title: str) -> None:
                 (left, top + HEAD_PX),
             )
             draw.text((left + 4, top + HEAD_PX + 4), f"slice {k}", FAINT, font_of(13))
-    with atomic_write(path) as stream:
-        page.save(stream, "PNG")
+    content = BytesIO()
+    page.save(content, "PNG")
+    return content.getvalue()
 
 
 def draw_curves(lines: Sequence[dict], path: Path) -> None:

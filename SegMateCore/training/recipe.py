@@ -12,15 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from SegMateCore.errors import SegMateError
-from SegMateCore.organs import OrganSet
+from SegMateCore.organs import NINE, OrganSet
 from SegMateCore.preprocessing import Preprocessing
-from SegMateCore.training.class_weights import weights_from_voxels
+from SegMateCore.training.class_weights import FROM_DATA, weights_from_voxels
+from SegMateCore.training.recipe_checks import problems_of
 
-SCHEDULES = ("cosine", "plateau", "restarts", "constant")
-PRECISIONS = ("fp32", "bf16", "fp16", "fp64")
-OPTIMISERS = ("adamw", "sgd")
-FEEDS = ("chunks", "windows")
-FROM_DATA = "data"
 Weights = tuple[float, ...] | dict[str, float] | str
 
 
@@ -165,7 +161,7 @@ class Teaching:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run. Raises SegMateError for values that cannot work."""
+    """One training run. Raises SegMateError for values that cannot work (recipe_checks.py)."""
 
     name: str
     model: str
@@ -184,69 +180,8 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self):
-        sampling = self.sampling
-        for problem in (*self._wrong_numbers(), *self._wrong_choices()):
+        for problem in problems_of(self):
             raise SegMateError(f"recipe {self.name}: {problem}")
-        if sampling.rows % 32 or sampling.columns % 32:
-            raise SegMateError(f"recipe {self.name}: rows and columns must be multiples of 32")
-        if not all(_is_share(value) for value in sampling.mix.values()):
-            raise SegMateError(f"recipe {self.name}: sampling.mix is {sampling.mix}, expected numbers from 0")
-
-    def _wrong_numbers(self):
-        """Sentences about numbers that cannot work."""
-        optimisation, sampling = self.optimisation, self.sampling
-        positive = {
-            "optimisation.epochs": optimisation.epochs,
-            "optimisation.batch": optimisation.batch,
-            "optimisation.accumulate": optimisation.accumulate,
-            "optimisation.log_every": optimisation.log_every,
-            "sampling.rows": sampling.rows,
-            "sampling.columns": sampling.columns,
-            "sampling.chunk_slices": sampling.chunk_slices,
-            "sampling.pool_chunks": sampling.pool_chunks,
-            "sampling.steps_per_chunk": sampling.steps_per_chunk,
-            "validation.every_epochs": self.validation.every_epochs,
-        }
-        for key, value in positive.items():
-            if not isinstance(value, int) or value < 1:
-                yield f"{key} is {value!r}, expected a whole number from 1"
-        for key in ("steps", "steps_per_epoch"):
-            value = getattr(optimisation, key)
-            if not isinstance(value, int) or value < 0:
-                yield f"optimisation.{key} is {value!r}, expected a whole number from 0"
-        for key in ("bce", "dice", "focal", "cross_entropy", "boundary", "presence", "deep", "teacher"):
-            if not _is_share(getattr(self.loss, key)):
-                yield f"loss.{key} is {getattr(self.loss, key)!r}, expected a number from 0"
-        if not _is_share(optimisation.rate) or optimisation.rate == 0:
-            yield f"optimisation.rate is {optimisation.rate!r}, expected a number above 0"
-        if sampling.feed == "chunks" and optimisation.batch > sampling.pool_chunks:
-            yield (
-                f"sampling.pool_chunks is {sampling.pool_chunks}, expected at least the batch of"
-                f" {optimisation.batch}: the slices of a batch come from different chunks"
-            )
-        confidence = self.teaching.fill_confidence
-        if confidence != 0 and not 0.5 < confidence < 1:
-            yield f"teaching.fill_confidence is {confidence}, expected 0 (never) or above 0.5 and below 1"
-        shares = ("organ_centred", "mirror", "turn_over", "affine", "elastic", "intensity", "noise", "blur")
-        for key in shares:
-            share = getattr(self.augmentation, key)
-            if not _is_share(share) or share > 1:
-                yield f"augmentation.{key} is {share!r}, expected a share from 0 to 1"
-
-    def _wrong_choices(self):
-        """Sentences about words that are not among the choices."""
-        choices = {
-            "optimisation.schedule": (self.optimisation.schedule, SCHEDULES),
-            "optimisation.precision": (self.optimisation.precision, PRECISIONS),
-            "optimisation.optimiser": (self.optimisation.optimiser, OPTIMISERS),
-            "sampling.feed": (self.sampling.feed, FEEDS),
-            "teaching.planes": (self.teaching.planes, ("all", "unannotated")),
-        }
-        for key, (value, known) in choices.items():
-            if value not in known:
-                yield f"{key} is {value!r}, expected one of {', '.join(known)}"
-        if self.sampling.feed == "chunks" and self.preprocessing.spacing_mm is None:
-            yield 'sampling.feed "chunks" needs preprocessing.spacing_mm: give one, or feed "windows"'
 
     def with_run(self, steps: int | None = None, seed: int | None = None) -> Recipe:
         """The same recipe with another length or seed; None keeps what is there."""
@@ -275,15 +210,32 @@ class Recipe:
         if given == FROM_DATA:
             return weights_from_voxels(voxels)
         if isinstance(given, dict):
-            table = {organs.index(name): float(weight) for name, weight in given.items()}
+            table = self._by_channel(given, f"{section}.organ_weights", organs)
             return tuple(table.get(channel, 1.0) for channel in range(len(organs)))
-        if isinstance(given, str) or (given and len(given) != len(organs)):
+        if given and len(given) != len(organs):
             raise SegMateError(
                 f"recipe {self.name}: {section}.organ_weights is {given!r}, expected {len(organs)} numbers"
                 f' ({", ".join(organs.names)}), a table by organ name, "{FROM_DATA}", or []'
             )
         return tuple(map(float, given)) or (1.0,) * len(organs)
 
+    def _by_channel(self, weights: dict[str, float], key: str, organs: OrganSet) -> dict[int, float]:
+        """Weights by name as weights by channel; one of the nine organs that the run lacks weighs nothing."""
+        found = {}
+        for name, weight in weights.items():
+            channel = _channel_of(name, organs)
+            if channel is not None:
+                found[channel] = float(weight)
+            elif _channel_of(name, NINE) is None:
+                raise SegMateError(
+                    f"recipe {self.name}: {key} names {name!r}, expected one of {', '.join(organs.names)}:"
+                    f" leave it out, or give the whole table anew with --set '{key}={{}}'"
+                )
+        return found
 
-def _is_share(value) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value) and value >= 0
+
+def _channel_of(name: str, organs: OrganSet) -> int | None:
+    try:
+        return organs.index(name)
+    except SegMateError:
+        return None

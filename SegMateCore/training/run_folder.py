@@ -38,22 +38,34 @@ CHANGEABLE = (
 
 
 def check_folder(folder: Path, resume: bool) -> bool:
-    """Whether there is a run to go on with. Raises SegMateError where one would be overwritten."""
-    there = (folder / RESUME_NAME).is_file()
-    if there and not resume:
+    """Whether there is a run to go on with.
+
+    Raises SegMateError where one would be overwritten, and for a path that is no folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise SegMateError(f"{folder} is a file, expected a folder for the run: choose another name")
+    found = [name for name in (RESUME_NAME, BEST_NAME, LAST_NAME) if (folder / name).is_file()]
+    if found and RESUME_NAME not in found:
+        raise SegMateError(
+            f"{folder} holds the {found[0]} of a run but no {RESUME_NAME} to go on from: choose another"
+            " folder, and begin with that checkpoint there by segmate finetune --from"
+        )
+    if found and not resume:
         raise SegMateError(
             f"{folder} holds a run already: --resume goes on with it, or choose another folder"
         )
-    return there and resume
+    return bool(found)
 
 
 def check_same_run(state: dict, recipe: Recipe, earlier: Recipe, identity: dict, folder: Path) -> None:
     """Raise SegMateError where the run in `folder` was another one.
 
-    identity: JSON-able, what the run learns from: cases, and the checkpoints that it began with or follows.
+    identity: JSON-able, what the run learns from and is judged by: cases, number of processes, and the
+    checkpoints that it began with or follows.
     """
     for what, value in identity.items():
-        if state["identity"][what] != value:
+        # Not every version has noted everything.
+        if state["identity"].get(what, value) != value:
             raise SegMateError(
                 f"the run in {folder} had another {what}: give the same, or start anew with"
                 " segmate finetune --from"
@@ -66,10 +78,18 @@ def check_same_run(state: dict, recipe: Recipe, earlier: Recipe, identity: dict,
 
 
 def remove_halves(folder: Path) -> None:
-    """Make the folder, without the half-written files that a killed process left there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob(".*.partial*"):
-        path.unlink(missing_ok=True)
+    """Make the folder, without the half-written files that a killed process left there.
+
+    Raises SegMateError where that cannot be.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob(".*.partial*"):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise SegMateError(
+            f"cannot make the folder {folder}: {error.strerror or error}; choose another one"
+        ) from None
 
 
 def write_configuration(folder: Path, recipe: Recipe, ranks: Ranks) -> None:

@@ -7,11 +7,14 @@ distributed run has a stream of its own.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from SegMateCore.data.cases import GROUPS
+from SegMateCore.data.datasets.finding import KINDS
 from SegMateCore.data.sources import Source
 from SegMateCore.errors import SegMateError
 from SegMateCore.training.recipe import Sampling
@@ -74,6 +77,13 @@ class BalancedSampler:
     def _group_shares(self, sampling: Sampling) -> dict[str, float]:
         """Group -> share of the draws; a group that is not there leaves its share to the others."""
         mix = sampling.mix or {group: len(members) for group, members in self.groups.items()}
+        strangers = sorted(set(mix) - {*self.groups, *GROUPS, *KINDS})
+        if strangers:
+            close = difflib.get_close_matches(strangers[0], {*self.groups, *GROUPS}, n=1)
+            raise SegMateError(
+                f"sampling.mix has a share for {strangers[0]}, which is no group of this run's cases"
+                f" ({', '.join(self.groups)})" + (f"; did you mean {close[0]}?" if close else "")
+            )
         missing = sorted(set(self.groups) - set(mix))
         if missing:
             raise SegMateError(

@@ -44,6 +44,16 @@ def _share_of_cycle(done: int, first_cycle: int) -> float:
     return done / length
 
 
+def needs_scores(options: Optimisation) -> list[str]:
+    """What of the options does nothing in a run without validation, as parts of a sentence."""
+    found = []
+    if options.schedule == "plateau":
+        found.append("the schedule plateau keeps its rate")
+    if options.early_stop_epochs:
+        found.append("nothing stops early")
+    return found
+
+
 @dataclass
 class Patience:
     """What the scores so far say. score: the best mean Dice, None before the first."""

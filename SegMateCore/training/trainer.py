@@ -103,6 +103,12 @@ class Trainer:
         loss, terms = segmentation_loss(outputs, target, self.recipe.loss, self.weights, self.ranks.reduce)
         return loss, terms, outputs["segmentation"].detach()
 
+    def is_finite(self) -> bool:
+        """Whether all weights and statistics are numbers."""
+        state = self.model.state_dict().values()
+        checks = [torch.isfinite(value).all() for value in state if value.is_floating_point()]
+        return bool(torch.stack(checks).all())
+
     def save(self, path: Path, state: dict) -> None:
         """Everything that the rest of the run depends on."""
         own = {"means": self.means.state(), "scaler": self.scaler.state_dict()}

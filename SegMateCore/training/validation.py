@@ -14,6 +14,7 @@ import numpy as np
 
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.demo import dice
+from SegMateCore.errors import Cancelled
 from SegMateCore.predictor import PredictOptions, Predictor
 from SegMateCore.segmentation import Segmentation
 from SegMateCore.training.data import ValidationCase
@@ -62,14 +63,20 @@ def validate(
 ) -> tuple[Scores, list[Scored]]:
     """Scores of all cases, the same in every process, which share them; and those of the first `previews`
     cases that this process had.
+
+    Raises Cancelled in all processes where it was asked for in one: none waits for scores that never come.
     """
     predictor = Predictor.from_checkpoint(checkpoint, str(ranks.device))
-    rows, kept = {}, []
+    rows, kept, is_cancelled = {}, [], False
     for number, case in enumerate(cases):
         if number % ranks.world != ranks.rank:
             continue
         volume, reference = case.load()
-        found = predictor.predict(volume, cancelled=cancelled, options=PredictOptions(force=True))
+        try:
+            found = predictor.predict(volume, cancelled=cancelled, options=PredictOptions(force=True))
+        except Cancelled:
+            is_cancelled = True
+            break
         rows[case.name] = {
             name: dice(found.mask(name), reference.mask(name))
             for name in case.organs
@@ -77,5 +84,8 @@ def validate(
         }
         if number < previews:
             kept.append(Scored(case.name, volume, reference, found))
-    joined = {name: row for part in ranks.gather(rows) for name, row in part.items()}
+    parts = ranks.gather([rows, is_cancelled])
+    if any(was_cancelled for _, was_cancelled in parts):
+        raise Cancelled("validation stopped; --resume validates again, then goes on")
+    joined = {name: row for part, _ in parts for name, row in part.items()}
     return Scores({case.name: joined[case.name] for case in cases}), kept

@@ -9,7 +9,6 @@ import pytest
 
 from SegMateCore.data.cases import (
     TrainingCase,
-    exclude,
     outside_air,
     read_case,
     read_unlabelled,
@@ -125,16 +124,6 @@ def test_lungs_cut_by_the_image_are_not_outside():
     hu[:, :4] = -1000
     outside = outside_air(hu)
     assert outside[:, :3].all() and not outside[:, 6:].any()
-
-
-def test_exclude_refuses_a_name_that_matches_nothing():
-    shape = (2, 2, 2)
-    case = TrainingCase(
-        "a", "partial", None, np.zeros(shape, np.uint8), np.zeros(shape, np.uint8), (False,) * 9
-    )
-    assert exclude([case], ["a"]) == []
-    with pytest.raises(SegMateError, match="cannot exclude b"):
-        exclude([case], ["b"])
 
 
 def test_shapes_and_groups_are_checked():

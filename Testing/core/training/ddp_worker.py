@@ -3,7 +3,8 @@
     python ddp_worker.py OUT RANKS...    (WORLD_SIZE, RANK, MASTER_ADDR, MASTER_PORT say who it is)
 
 RANKS: whose batches it takes; one process with "0 1" learns from what two processes learn from together.
-Double precision, SGD, batch norm in eval mode, no dropout; the two streams have different organs annotated.
+Double precision, SGD, batch norm in eval mode, no dropout; two batches a step, an encoder that thaws after
+the first step; the two streams have different organs annotated.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ def main(out: Path, streams: list[int]) -> None:
         "optimisation.rate=0.05",
         "optimisation.warm_up=0",
         "optimisation.frozen_batch_norm=true",
+        "optimisation.accumulate=2",
+        "optimisation.freeze_epochs=1",
+        "optimisation.steps_per_epoch=1",
         "loss={bce=1.0, dice=1.0, focal=1.0, cross_entropy=1.0, boundary=0.1, presence=0.2, deep=0.2}",
     ).resolved(NINE, (1,) * 9, 1)
     with joined_ranks("cpu") as ranks:

@@ -74,7 +74,7 @@ def recipe(*overrides, **sections):
 
 
 def dropout_recipe(*overrides):
-    """A SegMate with dropout, and a resume point at every log line: for runs that are interrupted."""
+    """A SegMate with dropout, and a resume point at every step: for runs that are interrupted."""
     return recipe(
         "model=segmate_resnet10t", 'model_options={encoder="test_resnet", dropout=0.2}',
         "optimisation.save_minutes=0", *overrides,

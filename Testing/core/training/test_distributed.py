@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ torch = pytest.importorskip("torch")
 
 from small_runs import make_store  # noqa: E402
 
+from SegMateCore.checkpoint import Checkpoint  # noqa: E402
 from SegMateCore.errors import SegMateError  # noqa: E402
 from SegMateCore.training.callbacks import read_metrics  # noqa: E402
 from SegMateCore.training.distributed import Ranks, joined_ranks  # noqa: E402
@@ -59,6 +63,19 @@ def test_two_processes_with_different_organs_annotated_are_one(tmp_path):
     assert max(np.abs(half[key] - one[key]).max() for key in one) > 1e-3
 
 
+def test_both_processes_validate_the_weights_that_are_written(tmp_path):
+    """Batch norm learns, so each process has statistics of its own; channels_last has strides of its own."""
+    words = [
+        'model_options={encoder="test_resnet", dropout=0.2}', "optimisation.sync_batch_norm=false",
+        "optimisation.steps=2", "optimisation.steps_per_epoch=1", "optimisation.channels_last=true",
+    ]  # fmt: skip
+    start([HERE / "ddp_run_worker.py", tmp_path, *words], world=2)
+    first, second = (json.loads((tmp_path / f"rank_{rank}.json").read_text()) for rank in (0, 1))
+    last = Checkpoint.read(tmp_path / "run/last.safetensors")
+    assert first == second and len(first) == 2 and last.weights_sha256 == first[-1]
+    assert len(list((tmp_path / "run").glob("preview_*.png"))) == 2
+
+
 def test_alone_without_torchrun():
     with joined_ranks("cpu") as ranks:
         assert ranks == Ranks(0, 1, torch.device("cpu")) and ranks.is_first
@@ -98,3 +115,38 @@ def test_the_command_in_two_processes_resumes_and_leaves_one_run(tmp_path):
     assert len(list((tmp_path / "run").glob("preview_*.png"))) == 1
     state = read_state(tmp_path / "run/last.resume")
     assert state["step"] == 9
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM there")
+def test_torchrun_that_is_terminated_leaves_a_run_to_go_on_with(tmp_path):
+    pytest.importorskip("blosc2")
+    store = make_store(tmp_path / "data", range(6))
+    sets = (
+        "preprocessing.spacing_mm=[3.0, 3.0, 3.0]", "sampling.rows=64", "sampling.columns=64",
+        "optimisation.precision=fp32", "optimisation.batch=2", "optimisation.save_minutes=1000",
+        "optimisation.steps_per_epoch=1000", "optimisation.log_every=5", "sampling.organ_weights={}",
+        'model_options={encoder="test_resnet", widths=[32, 24, 16, 16, 8]}',
+    )  # fmt: skip
+    words = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        "-m", "SegMateCore", "train", store, "-o", tmp_path / "run", "--recipe", "small", "--device", "cpu",
+        "--resume", *(word for text in sets for word in ("--set", text)),
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    for _ in range(2):
+        before = len(read_metrics(tmp_path / "run"))
+        process = subprocess.Popen(
+            list(map(str, words)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True,
+        )  # fmt: skip
+        until = time.monotonic() + 200
+        while len(read_metrics(tmp_path / "run")) < before + 2 and time.monotonic() < until:
+            time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        output = process.communicate(timeout=60)[0]
+        logged = read_metrics(tmp_path / "run")[-1]["step"]
+        step = read_state(tmp_path / "run/last.resume")["step"]
+        assert process.returncode != 0 and output.count("cancelled, nothing unfinished") == 2, output
+        assert step >= logged >= 10 and "Traceback" not in output.partition("torch/distributed")[0], output
+    assert logged >= 20

@@ -16,12 +16,15 @@ from small_runs import data, dropout_recipe, recipe, same_end  # noqa: E402
 from SegMateCore.checkpoint import Checkpoint  # noqa: E402
 from SegMateCore.errors import Cancelled, SegMateError  # noqa: E402
 from SegMateCore.models import create_model  # noqa: E402
+from SegMateCore.training import networks  # noqa: E402
 from SegMateCore.training.averaging import WeightAverage  # noqa: E402
-from SegMateCore.training.callbacks import read_metrics  # noqa: E402
+from SegMateCore.training.callbacks import Event, MetricsFile, read_metrics  # noqa: E402
 from SegMateCore.training.loop import Control, train  # noqa: E402
 from SegMateCore.training.recipe import Augmentation  # noqa: E402
 from SegMateCore.training.recipe_file import read_recipe, recipe_from_dict  # noqa: E402
 from SegMateCore.training.resize_gradients import PackedResizeGradients  # noqa: E402
+from SegMateCore.training.resume import read_state  # noqa: E402
+from SegMateCore.training.run_folder import check_same_run  # noqa: E402
 from SegMateCore.weights_file import WeightsFile  # noqa: E402
 
 
@@ -103,6 +106,42 @@ class TestResume:
         train(dropout_recipe(), data(validated=1), tmp_path, Control(resume=True))
         same_end(whole, tmp_path)
 
+    def test_stopping_after_an_epoch_holds_when_it_is_said_again(self, tmp_path):
+        made = recipe()
+        for after, steps in ((1, 3), (1, 3), (2, 6), (1, 6), (2, 6)):
+            control = Control(resume=True, stop_after_epochs=after)
+            train(made, data(), tmp_path, control)
+            assert read_state(tmp_path / "last.resume")["step"] == steps
+        with pytest.raises(SegMateError, match="at least 1"):
+            Control(stop_after_epochs=0)
+
+    def test_resume_points_are_written_between_log_lines(self, tmp_path):
+        seen = []
+
+        def cancelled():
+            seen.append(read_state(tmp_path / "last.resume")["step"] if len(seen) else 0)
+            return False
+
+        made = recipe("optimisation.save_minutes=0", "optimisation.log_every=1000", "optimisation.steps=3")
+        train(made, data(), tmp_path, Control(cancelled=cancelled))
+        assert seen == [0, 1, 2]
+
+    def test_pretrained_weights_are_fetched_once_and_their_licence_stays(self, tmp_path, monkeypatch):
+        asked, real = [], networks.create_model
+        licence = {"what": "ImageNet weights", "licence": "Apache-2.0", "source": "timm"}
+
+        def create(name, pretrained=False, **options):
+            asked.append(pretrained)
+            model = real(name, False, **options)
+            model.pretrained = licence if pretrained else None
+            return model
+
+        monkeypatch.setattr(networks, "create_model", create)
+        made = recipe("pretrained=true", "optimisation.epochs=2")
+        train(made, data(), tmp_path, Control(stop_after_epochs=1))
+        checkpoint = train(made, data(), tmp_path, Control(resume=True))
+        assert asked == [True, False] and licence in checkpoint.document["licences"]
+
     def test_a_finished_run_stays_as_it_is(self, whole):
         before = (whole / "last.safetensors").read_bytes()
         train(dropout_recipe(), data(validated=1), whole, Control(resume=True))
@@ -123,6 +162,27 @@ class TestResume:
             train(dropout_recipe("optimisation.rate=1"), data(validated=1), whole, Control(resume=True))
         with pytest.raises(SegMateError, match="another set of cases"):
             train(dropout_recipe(), data(3, validated=1), whole, Control(resume=True))
+        with pytest.raises(SegMateError, match="another set of validation cases"):
+            train(dropout_recipe(), data(validated=2), whole, Control(resume=True))
+
+    def test_a_checkpoint_without_a_resume_file_is_not_overwritten(self, tmp_path):
+        (tmp_path / "best.safetensors").touch()
+        for resume in (False, True):
+            with pytest.raises(SegMateError, match="no last.resume"):
+                train(recipe(), data(), tmp_path, Control(resume=resume))
+
+    def test_a_file_is_no_folder(self, tmp_path):
+        (tmp_path / "run").touch()
+        for path in (tmp_path / "run", tmp_path / "run/below"):
+            with pytest.raises(SegMateError, match="choose another"):
+                train(recipe(), data(), path)
+
+    def test_another_number_of_processes_is_another_run(self, tmp_path):
+        state = {"identity": {"number of processes": 2, "set of cases": []}}
+        identity = {"number of processes": 1, "set of cases": [], "added later": 0}
+        with pytest.raises(SegMateError, match="another number of processes"):
+            check_same_run(state, recipe(), recipe(), identity, tmp_path)
+        check_same_run(state, recipe(), recipe(), {**identity, "number of processes": 2}, tmp_path)
 
 
 def test_cancel_keeps_the_last_written_checkpoint(tmp_path):
@@ -135,6 +195,41 @@ def test_a_loss_that_diverges_is_reported_and_not_written(tmp_path):
     with pytest.raises(SegMateError, match="optimisation.rate"):
         train(recipe("optimisation.rate=1e12", "optimisation.clip_norm=1e30"), data(), tmp_path)
     assert not (tmp_path / "last.safetensors").exists()
+
+
+def test_weights_that_are_no_numbers_are_not_written_when_the_run_is_stopped_between_log_lines(tmp_path):
+    asked = []
+    made = recipe("optimisation.rate=1e12", "optimisation.clip_norm=0", "optimisation.log_every=100",
+                  "optimisation.steps_per_epoch=100")  # fmt: skip
+    control = Control(cancelled=lambda: asked.append(1) or len(asked) > 6)
+    with pytest.raises(SegMateError, match="optimisation.rate"):
+        train(made, data(), tmp_path, control)
+    assert not (tmp_path / "last.resume").exists()
+
+
+def test_without_validation_the_run_says_what_it_goes_without(tmp_path):
+    seen = []
+    made = recipe("optimisation.steps=3", "optimisation.schedule=plateau", "optimisation.early_stop_epochs=2")
+    train(made, data(), tmp_path / "without", Control(callbacks=(seen.append,)))
+    train(made, data(validated=1), tmp_path / "with", Control(callbacks=(seen.append,)))
+    without, with_case = (event.values["notes"] for event in seen if event.kind == "start")
+    assert len(without) == 1 and not with_case
+    assert all(word in without[0] for word in ("no case to validate on", "plateau", "stops early", "best"))
+    assert not (tmp_path / "without/best.safetensors").exists()
+
+
+def test_slices_per_second_count_every_batch_of_a_step(tmp_path):
+    seen = []
+    made = recipe("optimisation.steps=2", "optimisation.accumulate=3")
+    train(made, data(), tmp_path, Control(callbacks=(seen.append,)))
+    line = next(event.values for event in seen if event.kind == "log")
+    assert line["slices_per_s"] == pytest.approx(12 * line["steps_per_s"], rel=0.05)
+
+
+def test_metrics_that_cannot_be_written_are_one_line_for_the_user(tmp_path):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(SegMateError, match="cannot write .*metrics.jsonl.*--resume"):
+        MetricsFile()(Event("log", 1, 2, 1, {"step": 1}, tmp_path))
 
 
 def test_a_run_leaves_everything_that_it_promises(tmp_path):

@@ -76,6 +76,14 @@ def test_a_group_whose_cases_all_have_the_weight_zero_is_refused_unless_its_shar
     assert {draw.source.name for draw in draws(BalancedSampler(sources, rest, 0.6), 20)} == {"b"}
 
 
+def test_a_misspelt_group_of_the_mix_is_refused_and_one_of_another_run_is_not():
+    sources = [source("a", "partial")]
+    with pytest.raises(SegMateError, match="a share for partal.*did you mean partial"):
+        BalancedSampler(sources, sampling(mix={"partial": 1, "partal": 3}), 0.6)
+    shares = BalancedSampler(sources, sampling(mix={"partial": 1, "pseudo": 3, "amos22": 1}), 0.6).shares
+    assert shares == {"partial": 1}
+
+
 def test_no_cases_no_share_and_a_forgotten_group_are_refused():
     with pytest.raises(SegMateError, match="no training cases"):
         BalancedSampler([], sampling(), 0.6)

@@ -17,7 +17,13 @@ from SegMateCore.data.store import Store  # noqa: E402
 from SegMateCore.errors import SegMateError  # noqa: E402
 from SegMateCore.organs import NINE  # noqa: E402
 from SegMateCore.training.class_weights import weights_from_voxels  # noqa: E402
-from SegMateCore.training.data import from_cases, from_stores, validation_case, validation_folder  # noqa: E402
+from SegMateCore.training.data import (  # noqa: E402
+    from_cases,
+    from_stores,
+    validation_case,
+    validation_folder,
+    without,
+)
 from SegMateCore.training.feeds import make_feed  # noqa: E402
 
 TERMS = {"licence": "CC0", "source": "made here"}
@@ -61,12 +67,20 @@ def test_organs_of_another_table_get_the_channels_of_the_run(partial):
     assert np.array_equal(source.slab(0, 16)[2] == 5, expected == 5)
 
 
+def test_only_a_case_whose_organs_all_have_a_tissue_is_painted_anew(whole):
+    """An organ beyond the nine, or nine in another order, would be painted over like what lies around it."""
+    stored = whole.split("train")[0]
+    assert StoreSource(stored, NINE, "folder", TERMS).is_complete
+    assert not StoreSource(stored, NINE.only(range(8, -1, -1)), "folder", TERMS).is_complete
+
+
 def test_several_stores_and_cases_in_memory_share_one_table(whole, partial):
     data = from_stores([partial, whole], GRID, cases=[case(20)])
     assert data.organs == NINE and len(data.sources) == 5 and len(data.validation) == 2
     assert data.slices == 5 * 16
     assert [case.organs == ("liver",) for case in data.validation] == [True, False]
-    assert {source.group for source in data.sources} == {"store", "complete"}
+    folders = {f"{store.folder.parent.name}/store" for store in (whole, partial)}
+    assert {source.group for source in data.sources} == {*folders, "complete"}
     smaller = from_stores([partial], GRID)
     assert set(smaller.organs.names) == {"liver", "left lung", "right lung"}
 
@@ -117,6 +131,52 @@ def test_stores_of_one_kind_are_told_apart_by_their_folders(whole, partial, tmp_
         names.append(link)
     data = from_stores([Store.open(path) for path in names], GRID)
     assert {source.group for source in data.sources} == {"copy_of_0", "copy_of_1"}
+
+
+def test_stores_whose_folders_share_a_name_too_are_told_apart_by_the_folders_above(whole, partial, tmp_path):
+    for place, store in (("a/store", whole), ("b/store", partial), ("c/partial", whole)):
+        shutil.copytree(store.folder, tmp_path / place)
+
+    def groups(*places):
+        data = from_stores([Store.open(tmp_path / place) for place in places], GRID)
+        return [source.group for source in data.sources]
+
+    assert groups("a/store", "b/store") == ["a/store"] * 2 + ["b/store"] * 2
+    # the name of a group of case folders is not for a Store
+    assert groups("a/store", "c/partial") == ["a/store"] * 2 + ["c/partial"] * 2
+    with pytest.raises(SegMateError, match="twice"):
+        groups("a/store", "a/store")
+
+
+def test_validation_cases_of_one_name_are_all_scored_under_names_of_their_own(whole, tmp_path):
+    for place in ("a/store", "b/store"):
+        shutil.copytree(whole.folder, tmp_path / place)
+    stores = [Store.open(tmp_path / place) for place in ("a/store", "b/store")]
+    name = stores[0].split("val")[0].name
+    write_cases(tmp_path / "more", [int(name[-3:])])
+    data = from_stores(stores, GRID, validation=[tmp_path / "more" / name, tmp_path / "more" / name])
+    names = [case.name for case in data.validation]
+    assert names == [f"a_store_{name}", f"b_store_{name}", f"more_{name}", f"more_{name}_2"]
+    apart = from_stores([whole], GRID)
+    assert [case.name for case in apart.validation] == [name]
+    with pytest.raises(SegMateError, match=f"2 validation cases are called {name}"):
+        from_cases([case(0)], [*apart.validation, *apart.validation])
+
+
+def test_cases_of_stores_and_folders_are_left_out_by_name(whole):
+    first = whole.split("train")[0].name
+    validated = whole.split("val")[0].name
+    cases, stores = without([first, validated, "blocks_20"], [case(20), case(21)], [whole])
+    data = from_stores(stores, GRID, cases=cases)
+    assert [source.name for source in data.sources] == ["blocks_21", whole.split("train")[1].name]
+    assert not data.validation and len(whole.cases) == 3
+    with pytest.raises(SegMateError, match="cannot exclude blocks_2x: did you mean blocks_20"):
+        without(["blocks_2x"], [case(20)], [whole])
+
+
+def test_a_fold_without_folds_is_refused(whole):
+    with pytest.raises(SegMateError, match="fold 3"):
+        from_stores([whole], GRID, fold=3)
 
 
 def test_a_store_on_another_grid_is_refused(whole):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,12 +12,15 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("blosc2")
 
-from small_runs import make_store, write_cases  # noqa: E402
+from small_runs import data, make_store, recipe, write_cases  # noqa: E402
 
 from SegMateCore.checkpoint import Checkpoint  # noqa: E402
 from SegMateCore.cli import main  # noqa: E402
+from SegMateCore.data.store import Store  # noqa: E402
+from SegMateCore.organs import NINE  # noqa: E402
 from SegMateCore.segmentation import Segmentation  # noqa: E402
 from SegMateCore.training.callbacks import read_metrics  # noqa: E402
+from SegMateCore.training.fine_tuning import is_its_own_teacher  # noqa: E402
 
 SMALL = [
     "--device", "cpu",
@@ -73,6 +77,35 @@ def test_finetune_keeps_what_the_new_store_does_not_have(trained, stores, tmp_pa
     words[words.index("--from") + 1] = str(tmp_path / "last.safetensors")
     assert main([*words, *SMALL, "--set", "optimisation.freeze_epochs=1", "--resume"]) == 2
     assert "another start" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "annotated", "teaches"),
+    [
+        ([], (5,), True),
+        ([], None, False),
+        (["loss.teacher=0"], (5,), False),
+        (["loss.teacher=0", "teaching.fill_confidence=0.9"], (5,), True),
+        (["loss.teacher=0", "teaching.fill_confidence=0.9"], None, False),
+        (["teaching.planes=all"], None, True),
+    ],
+)
+def test_a_checkpoint_teaches_where_it_has_something_to_teach(overrides, annotated, teaches):
+    start = SimpleNamespace(organs=NINE)
+    assert is_its_own_teacher(recipe(*overrides), data(1, annotated=annotated), start) is teaches
+
+
+def test_cases_of_stores_are_left_out_and_a_run_without_validation_says_so(stores, tmp_path, capsys):
+    names = [case.name for case in Store.open(stores[0]).cases]
+    validated = Store.open(stores[0]).split("val")[0].name
+    words = ["train", str(stores[0]), "-o", str(tmp_path / "run"), *SMALL, "--steps", "1"]
+    words += ["--recipe", "small"]
+    assert main([*words, "--exclude", validated]) == 0
+    shown = capsys.readouterr().err
+    assert "2 training cases, 0 to validate on" in shown
+    assert shown.count("no case to validate on: last.safetensors is the result") == 1
+    assert main([*words, "--exclude", "case_9x9"]) == 2 and len(names) == 3
+    assert "cannot exclude case_9x9" in capsys.readouterr().err
 
 
 def test_a_frozen_encoder_stays_and_thaws(trained, stores, tmp_path):
@@ -132,6 +165,8 @@ def test_stop_and_resume(stores, tmp_path):
         (["train", "-o", "run", "--phantoms", "0"], "no training cases"),
         (["train", "-o", "run", "--set", "optimisation.epoch=3"], "did you mean epochs"),
         (["train", "-o", "run", "--recipe", "nosuch"], "expected demo"),
+        (["train", "-o", "run", "--phantoms", "0", "--stop-after", "0"], "stop after 0"),
+        (["train", "-o", "run", "--set", "seed=abc"], "seed"),
         (["train", "-o", "run", "--phantoms", "0", "--callback", "nosuch:f"], "callback"),
         (["finetune", "-o", "run", "--from", "nosuch"], "nosuch"),
         (["finetune", "-o", "run"], "--from"),
