@@ -35,7 +35,8 @@ OUTSIDE_HU = -1000.0
 class Chunk:
     """hu: float32 (S, H, W); labels: uint8 (S, H, W), 0 or channel + 1; annotated: bool (C,).
 
-    heights: float32 (S,), 0 at the lowest and 1 at the highest slice of the case, at the chunk's middle.
+    heights: float32 (S,), 0 at the lowest and 1 at the highest slice of the case (0.5 in a case of one), at
+    the chunk's middle.
     """
 
     hu: Tensor
@@ -86,7 +87,8 @@ class Augmenter:
         if rng.random() < options.mirror:
             hu, labels, annotated = mirrored(hu, labels, annotated, self.partners)
         middle = positions[:, positions.shape[1] // 2, positions.shape[2] // 2, 0]
-        heights = (middle / max(source.shape[0] - 1, 1)).clamp(0, 1)
+        last = source.shape[0] - 1
+        heights = (middle / last).clamp(0, 1) if last else torch.full_like(middle, 0.5)
         return Chunk(hu.contiguous(), labels.contiguous(), annotated, heights)
 
     def _positions(self, source: Source, middle_slice: float) -> Tensor:

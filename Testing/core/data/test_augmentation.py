@@ -114,6 +114,7 @@ def test_a_thin_volume_fills_a_whole_chunk():
     thin = TrainingCase("thin", "partial", case.hu[8:9], case.tissue[8:9], case.labels[8:9], case.annotated)
     chunk = make(STILL, case=thin)
     assert torch.equal(chunk.labels[0], chunk.labels[-1]) and (chunk.labels == 5).any()
+    assert (chunk.heights == 0.5).all()
 
 
 def test_repainting_gives_each_tissue_one_new_mean():
