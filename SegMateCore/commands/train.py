@@ -13,6 +13,7 @@ from SegMateCore.commands.training_arguments import (
     require_libraries,
     store_folders,
 )
+from SegMateCore.errors import SegMateError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +30,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     name = arguments.recipe or ("segmate" if store_folders(arguments.data) else "demo")
     recipe = read_recipe(name, overrides_of(arguments))
+    if recipe.teaching.fill_confidence > 0:
+        raise SegMateError(
+            f"recipe {recipe.name} fills in pseudo-labels (teaching.fill_confidence), for which `segmate"
+            " train` has no teacher: use `segmate distill` or `segmate finetune`"
+        )
     with control_of(arguments) as control:
         train(recipe, gather_data(arguments, recipe.preprocessing), arguments.output, control)
     return 0

@@ -168,6 +168,7 @@ def test_stop_and_resume(stores, tmp_path):
         (["train", "-o", "run", "--phantoms", "0", "--stop-after", "0"], "stop after 0"),
         (["train", "-o", "run", "--set", "seed=abc"], "seed"),
         (["train", "-o", "run", "--phantoms", "0", "--callback", "nosuch:f"], "callback"),
+        (["train", "-o", "run", "--set", "teaching.fill_confidence=0.9"], "segmate distill"),
         (["finetune", "-o", "run", "--from", "nosuch"], "nosuch"),
         (["finetune", "-o", "run"], "--from"),
         (["distill", "-o", "run", "--teacher", "nosuch.safetensors"], "nosuch"),
