@@ -216,7 +216,7 @@ def require_finite(values: np.ndarray) -> None:
     if suspicious and not np.isfinite(values).all():
         count = int(values.size - np.isfinite(values).sum())
         raise SegMateError(
-            f"the volume has NaN or infinite voxels ({count} in one slice alone), expected finite HU"
+            f"the volume has NaN or infinite voxels ({count} in one slice alone), expected finite HU (or labels)"
             " everywhere; replace them, for example by -1024, and try again"
         )
 
