@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import TypeVar
@@ -91,9 +92,11 @@ def _start(lifeline: Connection) -> None:
     """The first thing in a new process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
-    from threadpoolctl import threadpool_limits
+    # Only the libraries of the extra `train` bring it; without it a process may use more threads.
+    with suppress(ImportError):
+        from threadpoolctl import threadpool_limits
 
-    threadpool_limits(1)
+        threadpool_limits(1)
 
 
 def _end_with_parent(lifeline: Connection) -> None:
