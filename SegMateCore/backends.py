@@ -7,16 +7,21 @@ logits (B, C, H, W) float32. Backends keep no state between calls and may be sha
 from __future__ import annotations
 
 import importlib.util
+import json
+import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from SegMateCore.checkpoint import Checkpoint
+from SegMateCore.checkpoint_document import METADATA_KEY
 from SegMateCore.errors import SegMateError
+from SegMateCore.onnx_providers import CPU, Provider, arithmetic, find_provider
 
 BACKENDS = ("auto", "torch", "onnxruntime")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 # What ONNX Runtime says when an allocation failed: its arena, CUDA, and the C++ library.
 _ONNX_OUT_OF_MEMORY = ("Failed to allocate memory", "out of memory", "bad_alloc", "bad allocation")
 
@@ -45,8 +50,9 @@ def open_backend(
     """The engine for one part of a checkpoint.
 
     backend: "auto" takes ONNX Runtime for a .onnx file and torch for any other. device: "auto", "cpu",
-    "cuda", "cuda:N" or "mps". precision: "auto" is fp16 on CUDA and fp32 elsewhere. threads: of the CPU, None
-    = all; torch has one number for the whole process, so there the last one given counts.
+    "cuda", "cuda:N", with torch also "mps", with ONNX Runtime "dml" (DirectML) and "coreml". precision: with
+    torch "auto" is fp16 on CUDA and fp32 elsewhere; a .onnx has its own, which "auto" takes. threads: of the
+    CPU, None = all; torch has one number for the whole process, so there the last one given counts.
     Raises SegMateError for an engine, device or precision that is not to be had.
     """
     _check_choice("backend", backend, BACKENDS)
@@ -71,7 +77,8 @@ def _check_choice(what: str, given: str, choices: tuple[str, ...]) -> None:
 def _split_device(device: str) -> tuple[str, int]:
     kind, _, number = device.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdigit())):
-        raise SegMateError(f"device {device!r} is unknown, expected auto, cpu, cuda, cuda:N or mps")
+        advice = " (dml and coreml are for .onnx checkpoints)" if kind in ("dml", "coreml") else ""
+        raise SegMateError(f"device {device!r} is unknown, expected auto, cpu, cuda, cuda:N or mps{advice}")
     return kind, int(number or 0)
 
 
@@ -102,6 +109,10 @@ class TorchBackend:
         device = torch_device(device)
         if precision == "auto":
             precision = "fp16" if device.startswith("cuda") else "fp32"
+        if precision == "int8":
+            raise SegMateError(
+                "precision int8 is not for PyTorch: segmate convert IN.safetensors OUT.onnx --precision int8"
+            )
         if precision == "fp16" and device == "cpu":
             raise SegMateError("precision fp16 is not for the CPU, expected fp32 or bf16 there")
         if threads is not None:
@@ -166,25 +177,24 @@ def torch_device(device: str) -> str:
 
 
 class OnnxBackend:
-    """A session of ONNX Runtime on an exported checkpoint."""
+    """A session of ONNX Runtime on an exported checkpoint, whose graph settles the precision."""
 
     name = "onnxruntime"
-    precision = "fp32"
 
-    def __init__(self, session, device: str, path: Path, threads: int | None):
+    def __init__(self, session, provider: Provider, path: Path, threads: int | None):
         import onnxruntime
 
         self.version = onnxruntime.__version__
         self.session = session
-        self.device = device
+        self.device = provider.device
         self.path = path
         self.threads = threads
         self.takes_z = any(node.name == "z_position" for node in session.get_inputs())
+        self.precision = arithmetic(_graph_precision(session), provider.device)
+        self._turn = nullcontext() if provider.shareable else threading.Lock()
 
     @classmethod
     def open(cls, path: Path, wanted: str, precision: str, threads: int | None):
-        if precision not in ("auto", "fp32"):
-            raise SegMateError(f"precision {precision!r} is not for ONNX Runtime, expected fp32")
         try:
             import onnxruntime
         except ImportError as error:
@@ -192,58 +202,64 @@ class OnnxBackend:
                 f"{path} needs ONNX Runtime, which is not installed or does not load ({error}):"
                 " pip install onnxruntime"
             ) from error
-        provider, device = onnx_provider(wanted)
+        provider = find_provider(wanted)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        if provider.device == "dml":  # it refuses both
+            options.enable_mem_pattern = False
+            options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+            session = onnxruntime.InferenceSession(str(path), options, providers=[provider.entry])
         except Exception as error:  # its exception classes are private and differ between versions
             reason = " ".join(str(error).split())[:300]
             raise SegMateError(f"{path}: ONNX Runtime cannot open it: {reason}") from error
-        if device != "cpu" and session.get_providers()[0] == "CPUExecutionProvider":
-            # What ONNX Runtime does, with a line in its log, where the libraries of CUDA cannot be loaded.
+        _check_graph(session, path, precision)
+        if provider.device != "cpu" and session.get_providers()[0] == CPU:
+            # What ONNX Runtime does, with a line in its log, where the libraries of a GPU cannot be loaded.
             if wanted != "auto":
                 raise SegMateError(
-                    f"device {wanted!r} was asked for, but ONNX Runtime cannot load its CUDA libraries:"
-                    " install those of its version, or give --device cpu"
+                    f"device {wanted!r} was asked for, but ONNX Runtime cannot load its {provider.title}"
+                    " libraries: install those of its version, or give --device cpu"
                 )
-            device = "cpu"
-        return cls(session, device, path, threads)
+            provider = find_provider("cpu")
+        return cls(session, provider, path, threads)
 
     def run(self, windows: np.ndarray, z_positions: np.ndarray | None) -> np.ndarray:
         feeds = {"slices": windows}
         if self.takes_z:
             feeds["z_position"] = z_positions
         try:
-            return self.session.run(["logits"], feeds)[0]
+            with self._turn:
+                return self.session.run(["logits"], feeds)[0]
         except Exception as error:  # its exception classes are private and differ between versions
             if any(words in str(error) for words in _ONNX_OUT_OF_MEMORY):
                 raise OutOfMemory(" ".join(str(error).split())[:300]) from error
             raise
 
     def on_cpu(self) -> OnnxBackend:
-        return OnnxBackend.open(self.path, "cpu", "fp32", self.threads)
+        return OnnxBackend.open(self.path, "cpu", "auto", self.threads)
 
 
-def onnx_provider(device: str) -> tuple[object, str]:
-    """(execution provider, device name) for a user's word; "auto" takes CUDA where this build has it."""
-    import onnxruntime
+def _graph_precision(session) -> str:
+    """What the document in the file says; graphs from before there was more than one are float32."""
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    return (json.loads(text).get("precision") if text else None) or "fp32"
 
-    available = onnxruntime.get_available_providers()
-    if device == "auto":
-        device = "cuda" if "CUDAExecutionProvider" in available else "cpu"
-    kind, number = _split_device(device)
-    if kind == "cpu":
-        return "CPUExecutionProvider", "cpu"
-    if kind == "mps":
+
+def _check_graph(session, path: Path, precision: str) -> None:
+    """Raises SegMateError for another precision than the graph's, and for a graph of other names."""
+    has = _graph_precision(session)
+    if precision not in ("auto", has):
         raise SegMateError(
-            "device 'mps' is not for ONNX Runtime, expected cpu or cuda, or a .safetensors file"
+            f"precision {precision!r} was asked for, but {path} holds a network in {has}: leave"
+            " --precision out, or convert the .safetensors it was made from with --precision"
         )
-    if "CUDAExecutionProvider" not in available:
+    inputs = {node.name for node in session.get_inputs()}
+    outputs = {node.name for node in session.get_outputs()}
+    if "slices" not in inputs or not inputs <= {"slices", "z_position"} or "logits" not in outputs:
         raise SegMateError(
-            f"device {device!r} was asked for, but this ONNX Runtime has only {', '.join(available)}:"
-            " install onnxruntime-gpu, or take a .safetensors checkpoint with PyTorch"
+            f"{path}: its graph takes {', '.join(sorted(inputs))} and gives {', '.join(sorted(outputs))},"
+            " expected slices (and z_position) and logits; docs/checkpoint.md describes them"
         )
-    return ("CUDAExecutionProvider", {"device_id": number}), f"cuda:{number}"
