@@ -98,8 +98,8 @@ def _dice(
     dice = agreement.dice()
     if not dice:
         raise SegMateError(
-            f"the network finds no organ in the {len(volumes)} CTs that it was checked on, so that nothing can"
-            " be compared: give some in which it does (--calibrate)"
+            f"the network finds no organ in the {len(volumes)} CTs that it was checked on, so that nothing"
+            " can be compared: give some in which it does (--calibrate)"
         )
     return dice
 

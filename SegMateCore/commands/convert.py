@@ -1,4 +1,4 @@
-"""`segmate convert IN OUT`: import of a .pth, export to .onnx (fp32, fp16, int8), halved weights, ensembles."""
+"""`segmate convert IN OUT`: import of .pth, export to .onnx (fp32, fp16, int8), halved weights, ensembles."""
 
 from __future__ import annotations
 
