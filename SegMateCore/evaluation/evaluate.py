@@ -1,9 +1,9 @@
 """A whole evaluation: every reference paired with its prediction, scored, summed up, written.
 
 Takes References and either a folder of predictions or a checkpoint (Predicting), gives Results and writes
-into OUT: cases/CASE.json, cases.csv, summary.csv, results.json. Cases are scored in processes of their own;
-a case that cannot be scored is named with its reason and the others go on; the same call goes on where one
-was stopped.
+into OUT: cases/CASE.json, cases.csv, summary.csv, results.json, report.html. Cases are scored in processes
+of their own; a case that cannot be scored is named with its reason and the others go on; the same call goes
+on where one was stopped.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from SegMateCore.evaluation.finding import References
 from SegMateCore.evaluation.label_files import LabelFiles, find_label_files, label_files_at
 from SegMateCore.evaluation.predicting import Predicting
 from SegMateCore.evaluation.references import ReferenceCase
+from SegMateCore.evaluation.report import write_report
 from SegMateCore.evaluation.result_files import Results, write_results
 from SegMateCore.evaluation.summary import summarise
 from SegMateCore.notices import RESEARCH_ONLY
@@ -121,6 +122,8 @@ def evaluate(
     rows.sort(key=lambda row: row["case"])
     results = Results(_head(evaluation), tuple(rows), tuple(failed), summarise(rows))
     write_results(results, evaluation.output)
+    report("draw", 0, 1)
+    write_report(results, {task.reference.name: task for task in tasks}, evaluation.output, cancelled)
     return results
 
 

@@ -136,7 +136,8 @@ def _dataset(path: Path, kind: str, choices: ReferenceChoices) -> References:
         kept = [case for case in cases if case.published == part]
         _check_part(kept, (case.published for case in cases), part, path)
         cases = kept
-    title = f"{kind} {alone or path.resolve().name}" + ("" if part == ALL_PARTS else f", split {part}")
+    what = "case folders" if kind == "folder" else kind
+    title = f"{what} {alone or path.resolve().name}" + ("" if part == ALL_PARTS else f", split {part}")
     references = tuple(DatasetReference(case, organs, choices.reading) for case in cases)
     return References(kind, title, references, dataset.notes)
 
