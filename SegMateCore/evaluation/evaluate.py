@@ -19,10 +19,10 @@ from SegMateCore.cancelling import IsCancelled, stop_if
 from SegMateCore.data.workers import run_all
 from SegMateCore.errors import SegMateError
 from SegMateCore.evaluation import bootstrap
-from SegMateCore.evaluation.case_scores import CaseTask, Scoring, score_case
+from SegMateCore.evaluation.case_scores import CASES_FOLDER, CaseTask, Scoring, score_case
 from SegMateCore.evaluation.finding import References
 from SegMateCore.evaluation.label_files import LabelFiles, find_label_files, label_files_at
-from SegMateCore.evaluation.predicting import Predicting
+from SegMateCore.evaluation.predicting import PREDICTIONS_FOLDER, Predicting
 from SegMateCore.evaluation.references import ReferenceCase
 from SegMateCore.evaluation.report import write_report
 from SegMateCore.evaluation.result_files import Results, write_results
@@ -137,8 +137,8 @@ def _tasks(
         if paired.alone and not evaluation.partial:
             extra = f"; predictions without a reference: {_listed(paired.extra)}" if paired.extra else ""
             raise SegMateError(
-                f"{len(paired.alone)} references have no prediction: {_listed(paired.alone)}{extra}; complete"
-                " them, or leave such cases out with --partial"
+                f"references without a prediction: {_listed(paired.alone)}{extra}; complete them, or leave such"
+                " cases out with --partial"
             )
         tasks = [CaseTask(case, files, scoring, output) for case, files in paired.pairs]
         return tasks, [(name, "no prediction") for name in paired.alone]
@@ -203,7 +203,8 @@ def _claim(evaluation: Evaluation) -> None:
         "multilabel": evaluation.scoring.multilabel,
     }
     path = evaluation.output / RUN_NAME
-    if path.exists():
+    begun = any((evaluation.output / name).exists() for name in (CASES_FOLDER, PREDICTIONS_FOLDER))
+    if path.exists() and begun:
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Folders of small label maps to evaluate: blocks for organs, as references and as results that are off a bit."""
+"""Folders of small label maps to evaluate: blocks for organs, as references and as results a bit off."""
 
 from __future__ import annotations
 

@@ -90,13 +90,12 @@ class TestBootstrap:
         assert set(np.unique(first[~np.isnan(first[:, 1]), 1])) == {0.25}
 
     def test_the_interval_covers_what_it_says(self):
-        """Of 300 means of 30 normal values, about 95 % lie in their intervals (percentile: a little fewer)."""
+        """Of 300 means of 30 normal values, about 95 % lie in their intervals (percentile: fewer)."""
         rng = np.random.default_rng(0)
         inside = 0
         for _ in range(300):
             values = rng.normal(size=(30, 1))
-            low, high = bootstrap.interval(
-                bootstrap.resampled_means(values, [str(i) for i in range(30)])[:, 0], 30
-            )
+            means = bootstrap.resampled_means(values, [str(number) for number in range(30)])[:, 0]
+            low, high = bootstrap.interval(means, 30)
             inside += low <= 0 <= high
         assert 0.89 < inside / 300 < 0.98
