@@ -28,6 +28,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.calibrate import create_calibrator
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
 
 # Sums over many values, and quotients of them, lose too much in float16.
 _KEPT_IN_FP32 = (
@@ -74,13 +75,16 @@ def fused(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def as_fp16(model: onnx.ModelProto, windows: Sequence[Windows]) -> onnx.ModelProto:
-    """Computed in float16 except norms, and nodes whose results come near the end of its range."""
+    """Computed in float16 except norms, and nodes that take or give values near the end of its range."""
     large = {name for name, value in _ranges(model, windows).items() if value > _LARGEST_SEEN}
-    kept = [node.name for node in model.graph.node if large.intersection(node.output)]
-    return convert_float_to_float16(
+    kept = [node.name for node in model.graph.node if large.intersection((*node.input, *node.output))]
+    made = convert_float_to_float16(
         _copy(model), keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_KEPT_IN_FP32],
         node_block_list=kept,
     )  # fmt: skip
+    _without_detours(made.graph)
+    OnnxModel(made).topological_sort()  # the converter leaves its casts at the end
+    return made
 
 
 def as_int8(model: onnx.ModelProto, windows: Sequence[Windows], keep_ends: bool = False) -> onnx.ModelProto:
@@ -96,6 +100,20 @@ def as_int8(model: onnx.ModelProto, windows: Sequence[Windows], keep_ends: bool 
             calibrate_method=CalibrationMethod.MinMax, nodes_to_exclude=_ends(model) if keep_ends else [],
         )  # fmt: skip
         return onnx.load(str(path))
+
+
+def _without_detours(graph: onnx.GraphProto) -> None:
+    """Let values go directly between nodes that stay in float32; the converter sends them through float16."""
+    makers = {node.output[0]: node for node in graph.node if node.op_type == "Cast"}
+    for node in makers.values():
+        before = makers.get(node.input[0])
+        if before is not None and _casts_to(node, "FLOAT") and _casts_to(before, "FLOAT16"):
+            node.op_type, node.input[0] = "Identity", before.input[0]
+            del node.attribute[:]
+
+
+def _casts_to(node: onnx.NodeProto, kind: str) -> bool:
+    return node.op_type == "Cast" and node.attribute[0].i == onnx.TensorProto.DataType.Value(kind)
 
 
 class _Reader(CalibrationDataReader):
