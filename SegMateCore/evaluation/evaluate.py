@@ -137,23 +137,30 @@ def _tasks(
         if paired.alone and not evaluation.partial:
             extra = f"; predictions without a reference: {_listed(paired.extra)}" if paired.extra else ""
             raise SegMateError(
-                f"references without a prediction: {_listed(paired.alone)}{extra}; complete them, or leave such"
-                " cases out with --partial"
+                f"references without a prediction: {_listed(paired.alone)}{extra}; complete them, or leave"
+                " such cases out with --partial"
             )
         tasks = [CaseTask(case, files, scoring, output) for case, files in paired.pairs]
         return tasks, [(name, "no prediction") for name in paired.alone]
     tasks, failed = [], []
-    for case in evaluation.references.cases:
+    cases = evaluation.references.cases
+    for number, case in enumerate(cases, 1):
         stop_if(cancelled)
         try:
             if case.problem is not None:
                 raise SegMateError(case.problem)
-            made = source.predict(case, progress, cancelled)
+            prefix = f"{case.name} ({number} of {len(cases)}), "
+            made = source.predict(case, _prefixed(progress, prefix), cancelled)
         except SegMateError as error:
             failed.append((case.name, str(error)))
         else:
             tasks.append(CaseTask(case, made.files, scoring, output, made.highest))
     return tasks, failed
+
+
+def _prefixed(progress: Progress | None, prefix: str) -> Progress | None:
+    """`progress` with the case in front of each stage."""
+    return None if progress is None else lambda stage, done, total: progress(prefix + stage, done, total)
 
 
 def _head(evaluation: Evaluation) -> dict:

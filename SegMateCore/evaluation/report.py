@@ -39,6 +39,7 @@ CHARTED = {"dice": 1.0, "nsd_2mm": 1.0, "hd95_mm": 0.0, "volume_error_percent": 
 _TITLES = {metric.key: metric.label for metric in METRICS}
 _UNKNOWN_RGB = (140, 140, 140)
 _JPEG_QUALITY = 88
+MOST_CASES_OPEN = 50
 
 METHOD = """All figures are 3D, in millimetres, on the reference's own grid, over annotated organs only. Dice,
 IoU, precision and recall count voxels. Surface Dice (NSD), HD95 and the average surface distance (ASD) weigh
@@ -73,7 +74,7 @@ def report_html(results: Results, tasks: Mapping[str, CaseTask], cancelled: IsCa
         _section("Size against Dice", _scatter(results.cases)),
         _section("Where it went worst", _worst(results.cases, tasks, cancelled)),
         _section("Is the organ in this slice?", slices_table(results.summary)),
-        _section("Cases", f"<details><summary>Dice of every case</summary>{cases_table(results)}</details>"),
+        _section("Cases", _cases(results)),
         _section("Not scored", failures_table(results.failed)) if results.failed else "",
         _section("How it was measured", f"<p>{escape(METHOD)}</p>"),
     ]
@@ -163,23 +164,29 @@ def _charts(cases: Sequence[dict]) -> str:
 
 def _scatter(cases: Sequence[dict]) -> str:
     groups = _groups(cases, "dice")
-    keys = "".join(
-        f'<span class="key" style="background:{group.colour}"></span>{escape(group.name)}' for group in groups
-    )
+    keys = "".join(_key(group.rgb, group.name) for group in groups)
     chart = scatter_chart(groups, "Size in the reference (ml)", "Dice")
     return f'<figure class="single">{chart}<figcaption>{keys}</figcaption></figure>'
 
 
+def _cases(results: Results) -> str:
+    """Long tables are folded away."""
+    state = " open" if len(results.cases) <= MOST_CASES_OPEN else ""
+    return f"<details{state}><summary>Dice of every case</summary>{cases_table(results)}</details>"
+
+
+def _key(rgb: tuple[int, int, int], name: str) -> str:
+    """A patch of colour and what it stands for."""
+    return f'<span class="key"><i style="background:rgb{tuple(rgb)}"></i>{escape(name)}</span>'
+
+
 def _worst(cases: Sequence[dict], tasks: Mapping[str, CaseTask], cancelled: IsCancelled) -> str:
-    keys = "".join(
-        f'<span class="key" style="background:rgb{rgb}"></span>{name}'
-        for rgb, name in ((REFERENCE_RGB, "reference"), (FOUND_RGB, "prediction"))
-    )
+    keys = _key(REFERENCE_RGB, "reference") + _key(FOUND_RGB, "prediction")
     figures = []
     for worst in worst_of(cases):
         stop_if(cancelled)
         figures.append(_worst_figure(worst, tasks))
-    views = "Axial from the feet, coronal from the front; the slices where the two differ most."
+    views = "Axial from the feet, coronal from the front; the slices where the two differ most. "
     return f'<p class="faint">{views}{keys}</p><div class="worst">{"".join(figures)}</div>'
 
 

@@ -1,11 +1,11 @@
 """The metrics beside independent implementations: google-deepmind/surface-distance, MONAI, medpy.
 
     pip install surface-distance monai medpy
-    python Testing/measure/metric_equality.py [--json FILE] [--labels FILE]
+    python Testing/measure/metric_equality.py [--json FILE] [--labels REFERENCE FOUND]
 
-On random blobs of anisotropic spacing, and with --labels on a label map against itself shifted by one voxel
-along each axis: the largest absolute difference of every figure whose definition is the same, and, where the
-definitions differ (distances between borders of voxels instead of surfaces), how much that makes.
+On random blobs of anisotropic spacing, and with --labels on two label maps of one grid: the largest absolute
+difference of every figure whose definition is the same, and, where the definitions differ (distances between
+borders of voxels instead of surfaces), how much that makes.
 """
 
 from __future__ import annotations
@@ -45,16 +45,14 @@ def blob_pairs(count: int) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[float
         yield first, second, tuple(rng.uniform(0.6, 5.0, 3))
 
 
-def shifted_organs(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[float, ...]]]:
-    segmentation = Segmentation.read(path)
-    labels, spacing_mm = segmentation.labels, segmentation.as_volume().spacing_mm[::-1]
-    moved = np.zeros_like(labels)
-    moved[1:, 1:, 1:] = labels[:-1, :-1, :-1]
-    for organ in segmentation.organs:
-        pair = labels == organ.label, moved == organ.label
+def organ_pairs(reference: Path, found: Path) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[float, ...]]]:
+    """Every organ of two label maps of one grid, cropped to both with a margin."""
+    first, second = Segmentation.read(reference), Segmentation.read(found)
+    for organ in first.organs:
+        pair = first.mask(organ.name), second.mask(organ.name)
         if pair[0].any() and pair[1].any():
             box = ndimage.find_objects((pair[0] | pair[1]).astype(np.uint8))[0]
-            yield np.pad(pair[0][box], 1), np.pad(pair[1][box], 1), spacing_mm
+            yield np.pad(pair[0][box], 1), np.pad(pair[1][box], 1), first.as_volume().spacing_mm[::-1]
 
 
 def their_values(reference: np.ndarray, found: np.ndarray, spacing_mm: tuple[float, ...]) -> dict[str, float]:
@@ -94,13 +92,13 @@ def their_values(reference: np.ndarray, found: np.ndarray, spacing_mm: tuple[flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--labels", type=Path)
+    parser.add_argument("--labels", type=Path, nargs=2, metavar=("REFERENCE", "FOUND"))
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     sets = {"random blobs": blob_pairs(BLOBS)}
     if args.labels:
-        sets["label map, shifted by a voxel along each axis"] = shifted_organs(args.labels)
+        sets["two label maps"] = organ_pairs(*args.labels)
     report = {"versions": {name: version(name) for name in ("surface-distance", "monai", "medpy", "numpy")}}
     for title, pairs in sets.items():
         apart: dict[str, list[float]] = {}
