@@ -116,7 +116,7 @@ def fingerprint_of(task: CaseTask) -> str:
         files.append([path.as_posix(), facts.st_size, facts.st_mtime_ns])
     scoring, reading = task.scoring, task.scoring.reading
     settings = [
-        METHOD_VERSION, task.reference.annotated, getattr(task.reference, "numbers", None), scoring.organs,
+        METHOD_VERSION, task.reference.annotated, task.reference.meaning(), scoring.organs,
         scoring.numbers, scoring.resample, scoring.multilabel, reading.overlaps, reading.affine_source,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps([files, settings]).encode()).hexdigest()

@@ -86,8 +86,7 @@ class Evaluation:
     """What is evaluated and how.
 
     source: a folder (or file) of predictions, or what makes them. jobs: processes, 0 for none of their own.
-    partial: whether references without a prediction are left out, and named, instead of refused. arguments:
-    JSON-able, what the user chose, for the record.
+    partial: whether references without a prediction are left out, and named, instead of refused.
     """
 
     references: References

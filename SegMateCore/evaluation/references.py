@@ -25,7 +25,8 @@ class ReferenceCase(Protocol):
     """One annotated case; can be handed to another process.
 
     patient: cases of one patient are not independent. annotated: names of organs, None: all in the file's
-    table. problem: why it cannot be used, None if it can. files(): what the labels are read from.
+    table. problem: why it cannot be used, None if it can. files(): what the labels are read from; meaning():
+    JSON-able, what their values stand for.
     """
 
     name: str
@@ -34,6 +35,8 @@ class ReferenceCase(Protocol):
     problem: str | None
 
     def files(self) -> tuple[Path, ...]: ...
+
+    def meaning(self) -> object: ...
 
     def labels(self) -> Segmentation: ...
 
@@ -65,6 +68,9 @@ class LabelMapReference:
 
     def files(self) -> tuple[Path, ...]:
         return self.source.files()
+
+    def meaning(self) -> object:
+        return self.numbers
 
     def labels(self) -> Segmentation:
         """In canonical order. Raises SegMateError."""
@@ -101,6 +107,9 @@ class DatasetReference:
     def files(self) -> tuple[Path, ...]:
         return self.case.reference.files()
 
+    def meaning(self) -> object:
+        return self.case.reference.meaning()
+
     def labels(self) -> Segmentation:
         """In canonical order, on the grid of the reference's own (first) file. Raises SegMateError."""
         grid = Volume.read(self.files()[0], self.reading.affine_source).canonical()
@@ -135,6 +144,9 @@ class StoreReference:
     def files(self) -> tuple[Path, ...]:
         # The row holds the hashes of the arrays, and changes with them.
         return (self.case.folder / CASE_FILE_NAME,)
+
+    def meaning(self) -> None:
+        return None
 
     def labels(self) -> Segmentation:
         """In canonical order."""

@@ -167,6 +167,17 @@ class TestResuming:
         assert run(*words, "--organs", "liver") == 0
         assert len(rows_of(tmp_path / "out/cases.csv")) == 2
 
+    def test_another_label_table_is_another_reference(self, tmp_path):
+        write_labels(tmp_path / "truth/a.nii.gz", block_labels())
+        write_labels(tmp_path / "found/a.nii.gz", block_labels())
+        words = (tmp_path / "truth", "--predictions", tmp_path / "found", "-o", tmp_path / "out", "--labels")
+        for number, dice_of_liver in ((5, 1.0), (6, 0.0)):
+            table = tmp_path / "table.toml"
+            table.write_text(f"[labels]\nliver = {number}\n")
+            assert run(*words, table) == 0
+            (row,) = rows_of(tmp_path / "out/cases.csv")
+            assert float(row["dice"]) == dice_of_liver
+
     def test_a_stop_keeps_what_is_finished(self, tmp_path):
         truth, found = write_pairs(tmp_path, ["a", "b", "c"])
         references = find_references(truth, ReferenceChoices())
