@@ -4,7 +4,8 @@ Takes a float32 ModelProto and windows of real slices, gives another ModelProto.
 in float16 except norms and what would leave its range; faster on GPUs, while a CPU without float16 arithmetic
 computes it in float32. int8: static quantisation in QDQ form, weights per output channel, activations by
 the range that the windows show (Jacob et al., "Quantization and training of neural networks for efficient
-integer-arithmetic-only inference", CVPR 2018); faster on CPUs. Both by ONNX Runtime's own converters.
+integer-arithmetic-only inference", CVPR 2018); a quarter of the file, and up to twice as fast on a CPU where
+most of the network is plain convolutions. Both by ONNX Runtime's own converters.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("fp32", "fp16", "int8"),
         default="fp32",
-        help="what a .onnx computes in: fp16 for GPUs, int8 for CPUs; written only if the labels stay"
-        " (per-organ Dice against fp32 of 0.995 and 0.98) (default: %(default)s)",
+        help="what a .onnx computes in: fp16 is for GPUs, int8 for small files and CPUs; written only if"
+        " the labels stay (per-organ Dice against fp32 of 0.995 and 0.98) (default: %(default)s)",
     )
     parser.add_argument(
         "--calibrate",

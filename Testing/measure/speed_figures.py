@@ -6,7 +6,8 @@ PART: eager (against the original's loop at 256 and 512), monai (against MONAI o
 whole process and peak memory), ram (memory against slices), exports (fp32, fp16, int8 .onnx), networks (every
 registered network); default: all. F, M, E are checkpoints (.safetensors); a network without one gets random
 weights, and its figures say so. Each figure is written to docs/benchmarks/PART.json as soon as it is there,
-and is not measured again unless --again is given. docs/benchmarks/figures.md is made of all of them.
+and is not measured again for the same checkpoints unless --again is given. docs/benchmarks/figures.md is made
+of all of them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from SegMateCore.atomic import atomic_write
 from SegMateCore.backends import PRECISIONS
 from SegMateCore.benchmark.child import in_child
 from SegMateCore.benchmark.this_machine import machine_facts
+from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.data.phantom import make_phantom
 from SegMateCore.demo import dice
 from SegMateCore.predictor import PredictOptions, Predictor
@@ -43,13 +45,15 @@ UNCLEANED = PredictOptions(clean_up=False)
 
 
 class Figures:
-    """The figures of one part, on disk after each."""
+    """The figures of one part, on disk after each. checkpoints: encoder -> what its figures are made with."""
 
-    def __init__(self, part: str, again: bool):
+    def __init__(self, part: str, checkpoints: dict[str, str], again: bool):
         self.path = FOLDER / f"{part}.json"
-        self.content = {"machine": machine_facts(), "figures": {}}
+        self.content = {"machine": machine_facts(), "checkpoints": checkpoints, "figures": {}}
         if self.path.is_file() and not again:
-            self.content["figures"] = json.loads(self.path.read_text(encoding="utf-8"))["figures"]
+            before = json.loads(self.path.read_text(encoding="utf-8"))
+            if before["checkpoints"] == checkpoints:
+                self.content["figures"] = before["figures"]
 
     def measure(self, key: str, function: Callable[[], dict]) -> None:
         """What is there already stays."""
@@ -81,6 +85,14 @@ class Material:
             words = {"name": MODELS[encoder], "path": str(path), "spacing_mm": SPACING_MM}
             in_child("SegMateCore.benchmark.random_weights:write_random_checkpoint", words)
         return str(path)
+
+    def weights(self) -> dict[str, str]:
+        """Hash of the weights of each encoder, or that they are random."""
+        given = {encoder: getattr(self.arguments, encoder) for encoder in MODELS}
+        return {
+            encoder: "random" if path is None else Checkpoint.read(path).weights_sha256
+            for encoder, path in given.items()
+        }
 
     def middle(self) -> Path:
         """The slices of lidc_0001 for the plain loops, with its own axes."""
@@ -151,7 +163,6 @@ def ram(material: Material, figures: Figures) -> None:
 
 def exports(material: Material, figures: Figures) -> None:
     """Each precision of each network and of the demonstration: file, logits, Dice, milliseconds."""
-    from SegMateCore.checkpoint import Checkpoint
     from SegMateCore.errors import SegMateError
     from SegMateCore.export import PRECISIONS as EXPORTED
     from SegMateCore.export import export_onnx
@@ -219,7 +230,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="segmate-figures-") as folder:
         material = Material(arguments, Path(folder))
         for part in arguments.parts or PARTS:
-            PARTS[part](material, Figures(part, arguments.again))
+            PARTS[part](material, Figures(part, material.weights(), arguments.again))
             (FOLDER / "figures.md").write_text("\n".join(markdown(FOLDER)), encoding="utf-8")
     print(f"all in {time.monotonic() - started:.0f} s")
 
