@@ -7,6 +7,7 @@ matplotlib.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from SegMateCore.atomic import atomic_path
 
 _BEST, _OTHER = "#c04000", "#2f5d8a"
 _ROW_POINTS = 13
+_NAME_LETTERS = 42
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,9 @@ def draw_pareto(points: Sequence[Point], axis: ValueAxis, title: str, path: str 
     from matplotlib.figure import Figure
 
     height_in = max(4.5, 1.6 + len(points) * _ROW_POINTS * 1.15 / 72)
-    figure = Figure(figsize=(10, height_in), dpi=120, layout="constrained")
+    figure = Figure(figsize=(10.5, height_in), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    plot, names = figure.subplots(1, 2, width_ratios=(3, 1.35))
+    plot, names = figure.subplots(1, 2, width_ratios=(3, 1.5))
     best = pareto_front(points, axis.more_is_better)
     _scatter(plot, points, best, axis, title)
     figure.canvas.draw()  # settles the layout, which the labels' places depend on
@@ -97,7 +99,8 @@ def _scatter(plot, points: Sequence[Point], best: Sequence[bool], axis: ValueAxi
         rows = [(a, b) for a, b, kept in zip(x, y, best) if kept is chosen]
         if rows:
             plot.scatter(*zip(*rows), c=colour, s=36, zorder=3, label=label)
-    plot.legend(fontsize=8, frameon=False, loc="upper left")
+    # Below the axis, where no point can lie under it.
+    plot.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(-0.02, -0.1), ncols=2)
     front = sorted((a, b) for a, b, kept in zip(x, y, best) if kept)
     plot.plot(*zip(*front), color=_BEST, linewidth=1, linestyle=":", zorder=2)
     plot.set_xlabel("median milliseconds of one slice")
@@ -124,7 +127,8 @@ def _label(figure, plot, names, points: Sequence[Point], best: Sequence[bool]) -
     gap = _ROW_POINTS * figure.dpi / 72
     for point, front, place in zip(points, best, spread(heights + nudge, gap, box.y0 + gap, box.y1 - gap)):
         colour = _BEST if front else _OTHER
-        names.text(0.06, place, point.name, va="center", fontsize=9, color=colour)
+        name = textwrap.shorten(point.name, _NAME_LETTERS, placeholder=" ...")
+        names.text(0.06, place, name, va="center", fontsize=9, color=colour)
         figure.add_artist(ConnectionPatch(
             (point.milliseconds, point.value), (0.04, place), "data", "data", axesA=plot,
             axesB=names, color=colour, linewidth=0.6, alpha=0.55, zorder=1,

@@ -109,9 +109,10 @@ def _dice(arguments: argparse.Namespace) -> dict[str, float]:
 
 def _text(rows) -> str:
     first = rows[0]
+    where = "; ".join(dict.fromkeys(f"{row.device} in {row.precision}" for row in rows))
     head = (
-        f"{first.rows} x {first.columns}, {first.chunk} slice{'s' * (first.chunk > 1)} a call, on"
-        f" {first.device} in {first.precision}; peak: {first.memory}; volume: {first.volume_slices} slices"
+        f"{first.rows} x {first.columns}, {first.chunk} slice{'s' * (first.chunk > 1)} a call, on {where};"
+        f" peak: {first.memory}; volume: {first.volume_slices} slices"
     )
     cells = [
         (
@@ -166,18 +167,13 @@ def _plot(rows, arguments: argparse.Namespace, dice: dict[str, float]) -> None:
         return None if counted is None else counted / (1e6 if arguments.plot_axis == "parameters" else 1e9)
 
     points = [
-        Point(_point_name(row), row.p50_ms / row.chunk, value(row)) for row in rows if value(row) is not None
+        Point(f"{row.network} ({row.weights})", row.p50_ms / row.chunk, value(row))
+        for row in rows
+        if value(row) is not None
     ]
     if not points:
         raise SegMateError(f"--plot: no network here has a value for {arguments.plot_axis}")
-    weights = "random weights" if all(row.weights == "random weights" for row in rows) else "see the names"
     first = rows[0]
-    title = (
-        f"{first.rows} x {first.columns}, {first.chunk} a call, {first.backend}, {first.precision} on"
-        f" {first.device}; weights: {weights}"
-    )
+    engines = "; ".join(dict.fromkeys(f"{row.backend}, {row.precision} on {row.device}" for row in rows))
+    title = f"{first.rows} x {first.columns}, {first.chunk} a call; {engines}"
     draw_pareto(points, axes[arguments.plot_axis], title, arguments.plot)
-
-
-def _point_name(row) -> str:
-    return row.network if row.weights == "random weights" else f"{row.weights} ({row.network})"
