@@ -75,7 +75,7 @@ def export_onnx(
     _refuse(checkpoint, path, half_weights, precision)
     report = progress or (lambda stage, done, total: None)
     report("build", 0, 3)
-    reference = TorchBackend.open(checkpoint, 0, "cpu", "fp32", None)
+    reference = TorchBackend.open(checkpoint, 0, "cpu", "fp32", None, fast_form=False)
     report("export", 1, 3)
     part = checkpoint.parts[0]
     network = LogitsOnly(reference.model, _is_film(part), merge_branches=not half_weights)

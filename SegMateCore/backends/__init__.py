@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 BACKENDS = ("auto", "torch", "onnxruntime")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
+PRECISIONS = ("auto", "fast", "fp32", "bf16", "fp16", "int8")
 
 
 def open_backend(
@@ -38,8 +38,9 @@ def open_backend(
 
     backend: "auto" takes ONNX Runtime for a .onnx file and torch for any other. device: "auto", "cpu",
     "cuda", "cuda:N", with torch also "mps", with ONNX Runtime "dml" (DirectML) and "coreml". precision: with
-    torch "auto" is fp16 on CUDA and fp32 elsewhere; a .onnx has its own, which "auto" takes. threads: of the
-    CPU, None = all; torch has one number for the whole process, so there the last one given counts.
+    torch "auto" is fp16 on CUDA and fp32 elsewhere, "fast" as in chosen_precision; a .onnx has its own, which
+    both take. threads: of the CPU, None = all; torch has one number for the whole process, so there the
+    last one given counts.
     Raises SegMateError for an engine, device or precision that is not to be had.
     """
     _check_choice("backend", backend, BACKENDS)
@@ -52,7 +53,8 @@ def open_backend(
         )
         raise SegMateError(f"{checkpoint.path} runs on {suits}, not on {backend}: {advice}")
     if suits == "onnxruntime":
-        return OnnxBackend.open(Path(checkpoint.path), device, precision, threads)
+        own = "auto" if precision == "fast" else precision
+        return OnnxBackend.open(Path(checkpoint.path), device, own, threads)
     return TorchBackend.open(checkpoint, part, device, precision, threads)
 
 
