@@ -20,6 +20,8 @@ METADATA_KEY = "segmate"
 DEFAULT_CONTEXT = 3
 MERGES = ("single", "ensemble")
 ACTIVATIONS = ("sigmoid",)
+# What the graph of a .onnx computes in; the user of a .safetensors chooses.
+PRECISIONS = ("fp32", "fp16", "int8")
 # Part of the format's vocabulary, so that a file which uses them is told apart from a misspelt one.
 PLANNED_MERGES = ("cascade",)
 PLANNED_ACTIVATIONS = ("softmax",)
@@ -30,6 +32,7 @@ _DEFAULTS = {
     "demonstration": False,
     "merge": "single",
     "clean_up": None,
+    "precision": None,
     "training": {},
     "metrics": {},
     "licences": [],
@@ -41,6 +44,7 @@ _TYPES = {
     "demonstration": bool,
     "merge": str,
     "clean_up": (dict, type(None)),
+    "precision": (str, type(None)),
     "training": dict,
     "metrics": dict,
     "licences": list,
@@ -105,6 +109,11 @@ def complete_document(document: dict, source: str, buildable: bool = True) -> di
     if not complete["organs"]:
         raise SegMateError(f'{source}: "organs" is empty; a checkpoint names at least one organ')
     _check_merge(complete, source)
+    if complete["precision"] not in (None, *PRECISIONS):
+        raise SegMateError(
+            f'{source}: "precision" is {_short(complete["precision"])}, expected null or one of'
+            f" {', '.join(PRECISIONS)}; a newer version of this package may be needed"
+        )
     names = [organ.get("name") if isinstance(organ, dict) else None for organ in complete["organs"]]
     complete["parts"] = [
         _complete_part(part, len(names), f"{source}: part {index}", buildable)

@@ -39,6 +39,7 @@ COMMANDS = {
     "finetune": ("SegMateCore.commands.finetune", "go on training a checkpoint, on other CTs or organs"),
     "distill": ("SegMateCore.commands.distill", "train a small network with a larger one as its teacher"),
     "benchmark": ("SegMateCore.commands.benchmark", "measure what things cost on this machine"),
+    "evaluate": ("SegMateCore.commands.evaluate", "measure segmentations against references, or compare two"),
     "doctor": ("SegMateCore.commands.doctor", "say what is installed, what works here and what is wrong"),
 }
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_CANCELLED, EXIT_BROKEN_PIPE = 1, 2, 130, 141

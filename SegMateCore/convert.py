@@ -5,7 +5,7 @@ Takes two paths whose suffixes say what to do, gives a sentence that says what w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from SegMateCore.bundled import resolve_checkpoint
@@ -19,12 +19,15 @@ def convert(
     out_path: str | Path,
     half: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
+    precision: str = "fp32",
+    calibrate: Sequence[str | Path] = (),
 ) -> str:
     """Writes `in_path` (.safetensors or .pth, or a bundled name) as `out_path` (.safetensors or .onnx).
 
     half: large weights as float16, about half the file; a .safetensors then has another weights hash, a .onnx
-    keeps that of the weights it was made from. Raises SegMateError: .onnx cannot be turned back, unknown
-    suffix, and all that reading and export_onnx raise.
+    keeps that of the weights it was made from. precision: what a .onnx computes in; calibrate: CTs for fp16
+    and int8 (export_onnx). Raises SegMateError: .onnx cannot be turned back, unknown suffix, a CT that cannot
+    be read, and all that reading and export_onnx raise.
     """
     out_path = Path(out_path)
     suffix = out_path.suffix.lower()
@@ -42,7 +45,12 @@ def convert(
     if checkpoint.path is not None and out_path.exists() and out_path.samefile(checkpoint.path):
         raise SegMateError(f"{out_path} is both input and output; give another output")
     if suffix == ".onnx":
-        return _to_onnx(checkpoint, out_path, half, progress)
+        from SegMateCore.volume import Volume
+
+        volumes = [Volume.read(path) for path in calibrate]
+        return _to_onnx(checkpoint, out_path, half, progress, precision, volumes)
+    if precision != "fp32":
+        raise SegMateError(f"precision {precision} is for a .onnx; a .safetensors takes it when it is run")
     weights = [checkpoint.weights(index) for index in range(len(checkpoint.parts))]
     written = Checkpoint.write(
         out_path, checkpoint.document, [halved(part) if half else part for part in weights]
@@ -50,7 +58,7 @@ def convert(
     return f"{out_path}: {_megabytes(out_path)}, weights {written.weights_sha256[:12]}"
 
 
-def _to_onnx(checkpoint: Checkpoint, out_path: Path, half: bool, progress) -> str:
+def _to_onnx(checkpoint: Checkpoint, out_path: Path, half: bool, progress, precision: str, volumes) -> str:
     try:
         from SegMateCore.export import export_onnx
     except ImportError as error:
@@ -58,11 +66,19 @@ def _to_onnx(checkpoint: Checkpoint, out_path: Path, half: bool, progress) -> st
             f"export to .onnx needs torch, timm, onnx, onnxscript and onnxruntime ({error}): "
             "pip install 'segmate-core[export]'"
         ) from None
-    agreement = export_onnx(checkpoint, out_path, half, progress)
-    return (
+    agreement = export_onnx(checkpoint, out_path, half, progress, precision, volumes)
+    text = (
         f"{out_path}: {_megabytes(out_path)}; ONNX Runtime against torch: logits differ by at most "
         f"{agreement.max_logit_difference:.1e}, {100 * agreement.equal_decisions:.3f} % of the decisions "
         "are equal"
+    )
+    if not agreement.dice:
+        return text
+    worst = min(agreement.dice, key=agreement.dice.__getitem__)
+    return (
+        f"{text}; {precision} against fp32: Dice of {len(agreement.dice)} organs from"
+        f" {agreement.dice[worst]:.4f} ({worst}), {agreement.milliseconds[precision]:.1f} ms a slice on this"
+        f" CPU (fp32: {agreement.milliseconds['fp32']:.1f} ms)"
     )
 
 

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from SegMateCore.batch import notice, preview_title
 from SegMateCore.data.phantom import make_phantom
+from SegMateCore.evaluation.metrics import dice
 from SegMateCore.input_cases import Case
 from SegMateCore.predictor import Predictor, Progress
 from SegMateCore.preview import draw_preview
@@ -86,9 +85,3 @@ def run_demo(
         seconds,
         tuple(segmentation.provenance["warnings"]),
     )
-
-
-def dice(found: np.ndarray, truth: np.ndarray) -> float | None:
-    """Overlap 2 |A and B| / (|A| + |B|) of two masks of one shape, None when both are empty."""
-    total = int(np.count_nonzero(found)) + int(np.count_nonzero(truth))
-    return 2 * int(np.count_nonzero(found & truth)) / total if total else None

@@ -7,6 +7,8 @@ import sys
 import traceback
 from importlib import metadata
 
+from SegMateCore.onnx_providers import available_devices
+
 
 def found_engines() -> dict[str, str | None]:
     """Engine -> version, None where it cannot be used; torch counts only together with timm.
@@ -40,11 +42,7 @@ def found_devices() -> list[dict[str, str]]:
     engines = found_engines()
     rows = []
     if engines["onnxruntime"] is not None:
-        import onnxruntime
-
-        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-            rows.append(("onnxruntime", "cuda:0", "NVIDIA GPU"))
-        rows.append(("onnxruntime", "cpu", "CPU"))
+        rows += [("onnxruntime", word, name) for word, name in available_devices()]
     if engines["torch"] is not None:
         import torch
 

@@ -1,72 +1,116 @@
 """A .safetensors checkpoint as a .onnx, for ONNX Runtime without torch: same document, same answers.
 
 Takes a Checkpoint with one part, writes one file: input "slices" (B, context, H, W) float32, for FiLM also
-"z_position" (B,) float32, output "logits" (B, organs, H, W) float32; B free, H and W any multiple of 32. The
-file appears only when ONNX Runtime and torch have agreed on it. Needs torch, timm, onnx, onnxscript and
-onnxruntime.
+"z_position" (B,) float32, output "logits" (B, organs, H, W) float32; B free, H and W any multiple of 32;
+computed in fp32, fp16 or int8. The file appears only when ONNX Runtime and torch have agreed on it. Needs
+torch, timm, onnx, onnxscript and onnxruntime.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import warnings
-from collections.abc import Callable
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
-from onnxscript.optimizer import fold_constants, remove_unused_nodes
 
 from SegMateCore.atomic import atomic_path
 from SegMateCore.backends import OnnxBackend, TorchBackend
 from SegMateCore.checkpoint import Checkpoint, Part
 from SegMateCore.checkpoint_document import METADATA_KEY, document_text
 from SegMateCore.errors import SegMateError
+from SegMateCore.export_lowered import MIN_DICE, lowered
 from SegMateCore.exportable import LogitsOnly
+from SegMateCore.onnx_graph import OPSET, onnx_graph
 from SegMateCore.onnx_half import store_as_half
-from SegMateCore.windows import SIZE_MULTIPLE
+from SegMateCore.volume import Volume
 
-OPSET = 18
 EXPORT_KEY = "segmate_export"
 MAX_LOGIT_DIFFERENCE = 1e-4
 MIN_EQUAL_DECISIONS = 0.9999
+PRECISIONS = ("fp32", *MIN_DICE)
 _CHECKED_SHAPES = ((1, 96, 160), (3, 224, 128))  # (B, H, W), none of them the traced one
-_TRACED_SHAPE = (2, 128, 96)
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far ONNX Runtime and torch agree on the check inputs.
+    """How far ONNX Runtime and torch agree.
 
-    max_logit_difference: largest absolute difference. equal_decisions: fraction of (organ, pixel) pairs on
-    the same side of the threshold. bytes: size of the file. half_weights: stored as float16.
+    max_logit_difference: largest absolute difference on the check inputs, of the float32 graph.
+    equal_decisions: fraction of (organ, pixel) pairs on the same side of the threshold there. bytes: size of
+    the file. half_weights: stored as float16. precision: "fp32", "fp16" or "int8". dice: organ -> Dice
+    against the float32 labels of whole CTs, and milliseconds: precision -> median time of a slice on this
+    CPU; both empty for fp32.
     """
 
     max_logit_difference: float
     equal_decisions: float
     bytes: int
     half_weights: bool
+    precision: str = "fp32"
+    dice: dict[str, float] = field(default_factory=dict)
+    milliseconds: dict[str, float] = field(default_factory=dict)
 
 
 def export_onnx(
-    checkpoint: Checkpoint, path: str | Path, half_weights: bool = False, progress: Progress | None = None
+    checkpoint: Checkpoint, path: str | Path, half_weights: bool = False, progress: Progress | None = None,
+    precision: str = "fp32", volumes: Sequence[Volume] = (),
 ) -> Agreement:
     """Writes `checkpoint` to `path` and says how well the two engines agree.
 
     half_weights: large arrays stored as float16 and cast back when the file is opened: half the size,
-    computed in float32 all the same; exact where the checkpoint holds float16 already. Raises SegMateError
-    for an ensemble, a .onnx, and where the logits differ by more than MAX_LOGIT_DIFFERENCE (with
-    half_weights: where fewer than MIN_EQUAL_DECISIONS of the decisions are equal).
+    computed in float32 all the same; exact where the checkpoint holds float16 already. precision: what it is
+    computed in (onnx_precision.py). volumes: CTs on which fp16 and int8 are calibrated and checked, the last
+    of several only checked; () for three synthetic ones.
+    Raises SegMateError for an ensemble, a .onnx, where the float32 logits differ by more than
+    MAX_LOGIT_DIFFERENCE (with half_weights: where fewer than MIN_EQUAL_DECISIONS of the decisions are
+    equal), and for all that `lowered` refuses.
     """
     path = Path(path)
+    _refuse(checkpoint, path, half_weights, precision)
+    report = progress or (lambda stage, done, total: None)
+    report("build", 0, 3)
+    reference = TorchBackend.open(checkpoint, 0, "cpu", "fp32", None, fast_form=False)
+    report("export", 1, 3)
+    part = checkpoint.parts[0]
+    network = LogitsOnly(reference.model, _is_film(part), merge_branches=not half_weights)
+    model = onnx_graph(network, part.preprocessing.context, part.model_name)
+    if half_weights:
+        store_as_half(model.graph)
+    _set_metadata(model, METADATA_KEY, document_text({**checkpoint.document, "precision": "fp32"}))
+    report("check", 2, 3)
+    with atomic_path(path) as temporary:
+        onnx.save(model, str(temporary))
+        agreement = measure_agreement(temporary, reference, part, half_weights)
+        _refuse_disagreement(agreement, part)
+        if precision != "fp32":
+            result = lowered(model, precision, volumes, report)
+            model = result.model
+            agreement = replace(
+                agreement, precision=precision, dice=result.dice, milliseconds=result.milliseconds,
+                bytes=model.ByteSize(),
+            )
+        # Written again with the figures, which include the size of the file without them.
+        facts = {**asdict(agreement), "torch": torch.__version__, "opset": OPSET}
+        _set_metadata(model, EXPORT_KEY, json.dumps(facts))
+        onnx.save(model, str(temporary))
+    report("done", 3, 3)
+    return agreement
+
+
+def _refuse(checkpoint: Checkpoint, path: Path, half_weights: bool, precision: str) -> None:
+    """What cannot be exported at all."""
     if path.suffix.lower() != ".onnx":
         raise SegMateError(f"cannot export to {path}: expected the suffix .onnx")
+    if precision not in PRECISIONS:
+        raise SegMateError(f"precision {precision!r} is unknown, expected one of {', '.join(PRECISIONS)}")
+    if half_weights and precision != "fp32":
+        raise SegMateError(f"half weights are for fp32, {precision} is smaller already: give one of the two")
     if checkpoint.is_onnx:
         raise SegMateError(f"{checkpoint.source} is a .onnx already; give the .safetensors it was made from")
     if len(checkpoint.parts) != 1:
@@ -74,105 +118,10 @@ def export_onnx(
             f"{checkpoint.source} is an ensemble of {len(checkpoint.parts)} networks; "
             "one .onnx holds one network: export its members one by one"
         )
-    report = progress or (lambda stage, done, total: None)
-    report("build", 0, 3)
-    reference = TorchBackend.open(checkpoint, 0, "cpu", "fp32", None)
-    report("export", 1, 3)
-    network = LogitsOnly(reference.model, _is_film(checkpoint.parts[0]), merge_branches=not half_weights)
-    model = _graph(network, checkpoint)
-    if half_weights:
-        store_as_half(model.graph)
-    _set_metadata(model, METADATA_KEY, document_text(checkpoint.document))
-    report("check", 2, 3)
-    with atomic_path(path) as temporary:
-        agreement = _write_checked(model, Path(temporary), reference, checkpoint.parts[0], half_weights)
-    report("done", 3, 3)
-    return agreement
 
 
 def _is_film(part: Part) -> bool:
     return part.preprocessing.z_position is not None
-
-
-def _graph(network: torch.nn.Module, checkpoint: Checkpoint) -> onnx.ModelProto:
-    """The traced network with free batch, height and width."""
-    context = checkpoint.parts[0].preprocessing.context
-    batch, height, width = _TRACED_SHAPE
-    rows, columns = torch.export.Dim("rows", min=1, max=128), torch.export.Dim("columns", min=1, max=128)
-    axes = {
-        0: torch.export.Dim("batch", min=1, max=4096),
-        2: SIZE_MULTIPLE * rows,
-        3: SIZE_MULTIPLE * columns,
-    }
-    inputs = [torch.zeros(batch, context, height, width)]
-    dynamic, names = [axes], ["slices"]
-    if network.film:
-        inputs.append(torch.zeros(batch))
-        dynamic.append({0: axes[0]})
-        names.append("z_position")
-    with _quiet_exporter(), torch.no_grad():
-        try:
-            program = torch.onnx.export(
-                network.eval(),
-                tuple(inputs),
-                dynamo=True,
-                opset_version=OPSET,
-                dynamic_shapes=tuple(dynamic),
-                input_names=names,
-                output_names=["logits"],
-                verbose=False,
-                optimize=False,
-            )
-        except Exception as error:  # the exporter's own classes are private and carry pages of text
-            cause = error
-            while cause.__cause__ is not None:
-                cause = cause.__cause__
-            reason = (str(cause).strip() or repr(cause)).splitlines()[0]
-            name = checkpoint.parts[0].model_name
-            raise SegMateError(f"torch cannot export {name} to ONNX: {reason}") from error
-    # Not the exporter's own optimiser: it merges norms into weights, whose float16 form would then be another
-    # one than the checkpoint's. ONNX Runtime merges them when it opens the file.
-    fold_constants(program.model)
-    remove_unused_nodes(program.model)
-    return _without_traces(program.model_proto)
-
-
-def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The exporter notes for each node the source lines it came from, with the paths of this machine."""
-    graph = model.graph
-    del graph.metadata_props[:]
-    for entry in (*graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
-        entry.ClearField("metadata_props")
-        entry.ClearField("doc_string")
-    return model
-
-
-@contextmanager
-def _quiet_exporter():
-    """torch's exporter logs and warns about its own internals, which no user can act on."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _write_checked(
-    model: onnx.ModelProto, temporary: Path, reference: TorchBackend, part: Part, half_weights: bool
-) -> Agreement:
-    """Writes the file, runs it, and writes it again with the figures; raises before it can take its name."""
-    onnx.save(model, str(temporary))
-    agreement = measure_agreement(temporary, reference, part, half_weights)
-    _refuse_disagreement(agreement, part)
-    _set_metadata(
-        model, EXPORT_KEY, json.dumps({**asdict(agreement), "torch": torch.__version__, "opset": OPSET})
-    )
-    onnx.save(model, str(temporary))
-    return agreement
 
 
 def measure_agreement(path: Path, reference: TorchBackend, part: Part, half_weights: bool) -> Agreement:

@@ -14,18 +14,22 @@ from SegMateCore.organs import OrganSet
 from SegMateCore.predictor import PredictOptions, clean_up_rules
 from SegMateCore.provenance import read_provenance
 
+INT8 = "int8"
+
 
 def is_finished(outputs: Outputs, checkpoint: Checkpoint, organs: OrganSet, options: PredictOptions) -> bool:
     """Whether every file asked for is there: written atomically, so what is there is whole.
 
-    Raises SegMateError when a segmentation is there that this run would not make (another checkpoint, other
-    organs, flip averaging or clean-up chosen differently): it is neither taken for finished nor replaced.
+    Raises SegMateError when a segmentation is there that this run would not make (another checkpoint or its
+    int8 form, other organs, flip averaging or clean-up chosen differently): it is neither taken for finished
+    nor replaced. Other precisions give the same labels up to rounding.
     """
     expected = {
         "weights_sha256": checkpoint.weights_sha256,
         "flip_average": options.flip_average,
         "clean_up": bool(clean_up_rules(checkpoint, options)),
         "region": None,
+        INT8: checkpoint.document["precision"] == INT8,
     }
     for path, held in outputs.segmentations(organs):
         if path.is_file():
@@ -43,6 +47,9 @@ def _check_same_origin(path: Path, expected: dict, organs: tuple[str, ...]) -> N
         raise SegMateError(
             f"{path} was made by the checkpoint {provenance.get('checkpoint', 'unknown')!r}: {advice}"
         )
+    if (provenance.get("precision") == INT8) != expected[INT8]:
+        made, wanted = ("full precision", INT8) if expected[INT8] else (INT8, "full precision")
+        raise SegMateError(f"{path} was made in {made}, this run is in {wanted}: {advice}")
     choices = {"flip_average": "flip averaging", "clean_up": "clean-up", "region": "a region"}
     for choice, what in choices.items():
         if provenance.get(choice) != expected[choice]:

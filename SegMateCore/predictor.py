@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
@@ -98,7 +98,7 @@ class Predictor:
         every_label = tuple(organ.label for organ in self.checkpoint.organs)
         labels = np.zeros(run.canonical.shape, np.uint8)
         slab = range(len(labels)) if region is None else region.slab(run.canonical)
-        slices = label_slices(run.parts, labels.shape, every_label, self._thresholds(), slab)
+        slices = label_slices(run.parts, labels.shape, every_label, self.thresholds(), slab)
         for k, plane in zip(slab, until_cancelled(slices, cancelled)):
             labels[k] = plane
             _report(progress, "segment", k + 1 - slab.start, len(slab))
@@ -133,20 +133,36 @@ class Predictor:
 
         The one call that holds organs x volume in memory: two bytes per voxel and organ.
         """
-        if volume.is_sheared:
-            raise SegMateError("probabilities of a sheared volume are not supported: rectify it first")
-        options = options or PredictOptions()
         channels = list(self.checkpoint.organs.subset(organs)) if organs is not None else None
-        run = self._start(volume, options, progress, cancelled)
         count = len(self.checkpoint.organs) if channels is None else len(channels)
         out = np.empty((count, *volume.shape), np.float16)
         # Written through views, so that there is never a second array of this size.
         views = [volume.canonical_view(channel) for channel in out]
-        for k, values in enumerate(probability_slices(run.parts, run.canonical.shape)):
+        for k, values in enumerate(self.probability_slices(volume, progress, cancelled, options)):
             for view, plane in zip(views, values if channels is None else values[channels]):
                 view[k] = plane
-            _report(progress, "segment", k + 1, run.canonical.shape[0])
         return out
+
+    def probability_slices(
+        self, volume: Volume, progress: Progress | None = None, cancelled: IsCancelled = None,
+        options: PredictOptions | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Probabilities (C, J, I) float32 of every organ, slice by slice of volume.canonical(), lowest first.
+
+        Raises SegMateError for a sheared volume.
+        """
+        if volume.is_sheared:
+            raise SegMateError("probabilities of a sheared volume are not supported: rectify it first")
+        run = self._start(volume, options or PredictOptions(), progress, cancelled)
+        for k, values in enumerate(probability_slices(run.parts, run.canonical.shape)):
+            _report(progress, "segment", k + 1, run.canonical.shape[0])
+            yield values
+
+    def thresholds(self) -> tuple[float, ...]:
+        """One per organ; an ensemble averages those of its parts, as it does their probabilities."""
+        count = len(self.checkpoint.organs)
+        each = [np.broadcast_to(part.threshold, count) for part in self.checkpoint.parts]
+        return tuple(float(value) for value in np.mean(each, axis=0))
 
     def _start(self, volume: Volume, options: PredictOptions, progress, cancelled) -> _Run:
         if options.chunk < 1:
@@ -175,12 +191,6 @@ class Predictor:
             warnings.extend(text for text in part.notes if text not in warnings)
         _report(progress, "prepare", 1, 1)
         return _Run(canonical, parts, warnings)
-
-    def _thresholds(self) -> tuple[float, ...]:
-        """One per organ; an ensemble averages those of its parts, as it does their probabilities."""
-        count = len(self.checkpoint.organs)
-        each = [np.broadcast_to(part.threshold, count) for part in self.checkpoint.parts]
-        return tuple(float(value) for value in np.mean(each, axis=0))
 
     @staticmethod
     def _onto_input(labels: np.ndarray, canonical: Volume, volume: Volume, cancelled) -> np.ndarray:

@@ -40,17 +40,32 @@ def slice_picture(
     return Image.fromarray(colour.round().astype(np.uint8)).resize(size_px, Image.Resampling.LANCZOS)
 
 
+def outline(picture: Image.Image, mask: np.ndarray, rgb: tuple[int, int, int]) -> Image.Image:
+    """The picture with the outline of a mask bool (rows, columns) on it, unfilled, so that several may
+    cross.
+    """
+    drawn = (picture.width * SUPERSAMPLING, picture.height * SUPERSAMPLING)
+    _, line = _core_and_line(mask, drawn)
+    opacity = Image.fromarray(line.astype(np.uint8) * 255).resize(picture.size, Image.Resampling.LANCZOS)
+    return Image.composite(Image.new("RGB", picture.size, tuple(rgb)), picture, opacity)
+
+
 def _paint(colour: np.ndarray, mask: np.ndarray, rgb: tuple[int, int, int], drawn: tuple[int, int]) -> None:
     """Fill a mask lightly and draw its outline into `colour` (rows, columns, 3) float32, in place."""
+    core, line = _core_and_line(mask, drawn)
+    tint = np.asarray(rgb, np.float32)
+    colour[core] += FILL_OPACITY * (tint - colour[core])
+    colour[line] = tint
+
+
+def _core_and_line(mask: np.ndarray, drawn: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """A mask enlarged to `drawn` (width, height), as its inner part and its outline, both bool."""
     soft = Image.fromarray(mask.astype(np.uint8) * 255).resize(drawn, Image.Resampling.BILINEAR)
     inside = np.asarray(soft) > 127
     core = inside.copy()
     for _ in range(OUTLINE_PX * SUPERSAMPLING):
         core = _eroded(core)
-    outline = inside & ~core
-    tint = np.asarray(rgb, np.float32)
-    colour[core] += FILL_OPACITY * (tint - colour[core])
-    colour[outline] = tint
+    return core, inside & ~core
 
 
 def _eroded(mask: np.ndarray) -> np.ndarray:

@@ -216,8 +216,8 @@ def require_finite(values: np.ndarray) -> None:
     if suspicious and not np.isfinite(values).all():
         count = int(values.size - np.isfinite(values).sum())
         raise SegMateError(
-            f"the volume has NaN or infinite voxels ({count} in one slice alone), expected finite HU"
-            " everywhere; replace them, for example by -1024, and try again"
+            f"the volume has NaN or infinite voxels ({count} in one slice alone), expected finite HU (or"
+            " labels) everywhere; replace them, in a CT for example by -1024, and try again"
         )
 
 

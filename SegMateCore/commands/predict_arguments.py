@@ -41,7 +41,9 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
         help="a bundled name, or a .safetensors, .onnx or .pth file (default: %(default)s)",
     )
     group.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)"
+        "--device",
+        default="auto",
+        help="auto, cpu, cuda, cuda:N, mps (torch), dml or coreml (.onnx) (default: %(default)s)",
     )
     group.add_argument(
         "--backend", default="auto", help="auto, onnxruntime (.onnx) or torch (others) (default: %(default)s)"
@@ -49,7 +51,8 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--precision",
         default="auto",
-        help="auto (fp16 on CUDA, fp32 elsewhere), fp32, bf16 or fp16 (default: %(default)s)",
+        help="auto (fp16 on CUDA, fp32 elsewhere; a .onnx has its own), fp32, bf16 or fp16"
+        " (default: %(default)s)",
     )
     group.add_argument(
         "--threads", metavar="N", type=int, help="CPU threads of the network (default: every core)"

@@ -109,16 +109,22 @@ class StoreCase:
 
         The CT of a training case is read from its source. Raises SegMateError when that has moved or changed.
         """
+        return self.original_ct(), self.original_reference()
+
+    def original_ct(self) -> Volume:
+        """The CT on its own grid, see original()."""
+        if not self.keeps_original:
+            return self._source_ct()
+        shape = self.geometry.original_shape
+        voxels = read_slices(self.folder / ORIGINAL_CT_FILE, 0, shape[0], shape)
+        return Volume(voxels, self.geometry.original_affine)
+
+    def original_reference(self) -> Segmentation:
+        """The reference on the CT's own grid, see original()."""
         shape = self.geometry.original_shape
         channels = read_slices(self.folder / ORIGINAL_LABELS_FILE, 0, shape[0], shape)
         label_of_channel = np.array([0, *self.organs.labels], np.uint8)
-        if self.keeps_original:
-            voxels = read_slices(self.folder / ORIGINAL_CT_FILE, 0, shape[0], shape)
-            volume = Volume(voxels, self.geometry.original_affine)
-        else:
-            volume = self._source_ct()
-        reference = Segmentation(label_of_channel[channels], self.geometry.original_affine, self.organs)
-        return volume, reference
+        return Segmentation(label_of_channel[channels], self.geometry.original_affine, self.organs)
 
     def _source_ct(self) -> Volume:
         entry = self.source[0]

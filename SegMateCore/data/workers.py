@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import TypeVar
@@ -156,11 +156,13 @@ def _start(lifeline: Connection) -> None:
     """The first thing in a new process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
-    # Libraries that will be loaded read the environment; those that the main module has loaded are told.
+    # Libraries that will be loaded read the environment; those that the main module has loaded are told, if
+    # the extra `train` has brought what tells them.
     os.environ.update(dict.fromkeys(_THREADS, "1"))
-    from threadpoolctl import threadpool_limits
+    with suppress(ImportError):
+        from threadpoolctl import threadpool_limits
 
-    threadpool_limits(1)
+        threadpool_limits(1)
 
 
 def _end_with_parent(lifeline: Connection) -> None:

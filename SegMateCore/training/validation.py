@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from SegMateCore.checkpoint import Checkpoint
-from SegMateCore.demo import dice
 from SegMateCore.errors import Cancelled
+from SegMateCore.evaluation.metrics import dice
 from SegMateCore.predictor import PredictOptions, Predictor
 from SegMateCore.segmentation import Segmentation
 from SegMateCore.training.data import ValidationCase

@@ -11,6 +11,7 @@ from fake_network import band_predictor
 from small_ct import write_ct
 
 from SegMateCore.batch import DONE, FAILED, SKIPPED, Choices, Outputs, run_batch, segment_case
+from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.errors import Cancelled, SegMateError
 from SegMateCore.finished import is_finished
 from SegMateCore.input_cases import Case, case_name, find_cases, is_one_case
@@ -200,6 +201,21 @@ def test_results_of_other_choices_are_neither_finished_nor_replaced(
     assert words in again["a"][1] and "--overwrite" in again["a"][1]
     assert {path: path.read_bytes() for path in before} == before
     assert statuses(first)["a"][0] == SKIPPED
+
+
+def test_results_of_the_int8_form_are_told_apart(folder, tmp_path):
+    """It has the same weights hash, and slightly other labels."""
+    def opened(precision):
+        predictor = band_predictor()
+        document = {**predictor.checkpoint.document, "precision": precision}
+        predictor.checkpoint = Checkpoint.in_memory(document, [{"w": np.zeros(1, np.float32)}])
+        predictor.backends[0].precision = precision or "fp32"
+        return predictor
+
+    list(run(folder, tmp_path / "out", opened("int8")))
+    again = {kind: next(iter(run(folder, tmp_path / "out", opened(kind)))) for kind in ("int8", None)}
+    assert again["int8"].status == SKIPPED and again[None].status == FAILED
+    assert "made in int8, this run is in full precision" in again[None].error
 
 
 def test_the_checkpoint_s_own_clean_up_is_what_none_means(folder, tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image
 from SegMateCore import demo
 from SegMateCore.bundled import bundled_checkpoints
 from SegMateCore.cli import main
-from SegMateCore.demo import dice, run_demo
+from SegMateCore.demo import run_demo
 from SegMateCore.errors import Cancelled
 from SegMateCore.organs import NINE
 from SegMateCore.segmentation import Segmentation
@@ -42,13 +42,6 @@ def test_cancelling_leaves_nothing(small, tmp_path):
     with pytest.raises(Cancelled):
         run_demo(band_predictor(), tmp_path / "demo", cancelled=lambda: True)
     assert not (tmp_path / "demo").exists()
-
-
-def test_dice_by_hand():
-    a, b = np.array([1, 1, 0, 0], bool), np.array([0, 1, 1, 1], bool)
-    assert dice(a, b) == pytest.approx(2 * 1 / (2 + 3))
-    assert dice(a, a) == 1 and dice(a, ~a) == 0
-    assert dice(a & False, b & False) is None
 
 
 def test_the_command(small, tmp_path, bands_onnx, capsys, monkeypatch):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from SegMateCore import Predictor, Volume
-from SegMateCore.demo import dice
+from SegMateCore.evaluation.metrics import dice
 from SegMateCore.predictor import PredictOptions
 
 PIECES = {

@@ -26,7 +26,7 @@ from phantom_stores import Group, store_of
 
 from SegMateCore import Checkpoint
 from SegMateCore.data.phantom import PHANTOM_VERSION
-from SegMateCore.demo import dice
+from SegMateCore.evaluation.metrics import dice
 from SegMateCore.organs import NINE
 from SegMateCore.training.data import from_stores, validation_case
 from SegMateCore.training.distributed import Ranks

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from SegMateCore import Predictor, Segmentation, Volume
-from SegMateCore.demo import dice
+from SegMateCore.evaluation.metrics import dice
 from SegMateCore.organs import NINE
 from SegMateCore.statistics import organ_statistics
 

@@ -167,13 +167,14 @@ def _read_on_grid(path: Path, ct: Volume, reading: Reading) -> np.ndarray:
     reference = Volume.read(path, reading.affine_source).canonical()
     if not reference.same_grid(ct):
         raise SegMateError(
-            f"{path} lies on another grid than its CT ({_grid_text(reference)}; the CT: {_grid_text(ct)}"
+            f"{path} lies on another grid than its CT ({grid_text(reference)}; the CT: {grid_text(ct)}"
             f"{_apart_text(reference, ct)}): resample the reference onto the CT's grid"
         )
     return reference.voxels
 
 
-def _grid_text(volume: Volume) -> str:
+def grid_text(volume: Volume) -> str:
+    """ "512 x 512 x 133 voxels of 0.7 x 0.7 x 2.5 mm at 180, 171, -340", in the order i, j, k."""
     size = " x ".join(str(count) for count in volume.shape[::-1])
     spacing = " x ".join(f"{mm:.4g}" for mm in volume.spacing_mm)
     origin = ", ".join(f"{mm:.4g}" for mm in volume.affine[:3, 3])

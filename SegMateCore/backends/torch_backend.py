@@ -1,0 +1,188 @@
+"""PyTorch: runs `.safetensors` checkpoints, and the original project's, on CPU, CUDA and Apple GPUs."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+
+import numpy as np
+
+from SegMateCore.backends.interface import OutOfMemory
+from SegMateCore.checkpoint import Checkpoint
+from SegMateCore.errors import SegMateError
+
+_TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+class TorchBackend:
+    """A network in its fast form (fused_network.py), or one of `create_model` as it is.
+
+    network: gives logits, or the dictionary of `create_model`, in eval mode. reopen: gives the same network
+    as a backend on the CPU; a method so that nothing is kept in memory for the day when a GPU's runs out.
+    """
+
+    name = "torch"
+
+    def __init__(self, network, device: str, precision: str, reopen: Callable[[], TorchBackend]):
+        import torch
+
+        self.version = str(torch.__version__)
+        self.model = network
+        self.device = device
+        self.precision = precision
+        self._reopen = reopen
+
+    @classmethod
+    def open(
+        cls, checkpoint: Checkpoint, part: int, device: str, precision: str, threads: int | None,
+        fast_form: bool = True,
+    ) -> TorchBackend:
+        """fast_form: False for the network as the checkpoint names it. Raises SegMateError."""
+        _require_torch(checkpoint)
+        import torch
+
+        device = torch_device(device)
+        chosen = chosen_precision(precision, device)
+        if threads is not None:
+            torch.set_num_threads(threads)
+        model = load_network(checkpoint, part)
+        if fast_form:
+            from SegMateCore.backends.fused_network import fused_network
+
+            preprocessing = checkpoint.parts[part].preprocessing
+            film = preprocessing.z_position is not None
+            model = fused_network(model, preprocessing.context, film, device, getattr(torch, _TYPES[chosen]))
+        else:
+            model = model.to(device, getattr(torch, _TYPES[chosen]))
+
+        def reopen() -> TorchBackend:
+            again = "bf16" if chosen == "bf16" else "fp32"
+            return cls.open(checkpoint, part, "cpu", again, threads, fast_form)
+
+        return cls(model, device, chosen, reopen)
+
+    def run(self, windows: np.ndarray, z_positions: np.ndarray | None) -> np.ndarray:
+        import torch
+
+        given = [windows] if z_positions is None else [windows, z_positions]
+        try:
+            with torch.inference_mode():
+                outputs = self.model(*(self._moved(torch.from_numpy(array)) for array in given))
+                logits = outputs["segmentation"] if isinstance(outputs, dict) else outputs
+                return _on_host(logits).numpy()
+        except RuntimeError as error:  # torch.OutOfMemoryError is one; that of Apple's GPUs is a bare one
+            if isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error):
+                raise OutOfMemory(str(error)) from error
+            raise
+
+    def _moved(self, array):
+        """A tensor (B, ...) float32 on the device, in the network's type and layout."""
+        import torch
+
+        dtype = getattr(torch, _TYPES[self.precision])
+        if self.device.startswith("cuda"):
+            # From pinned memory the copy runs beside the network of other threads.
+            array = array.pin_memory().to(self.device, non_blocking=True)
+        moved = array.to(self.device, dtype)
+        return moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
+
+    def on_cpu(self) -> TorchBackend:
+        return self._reopen()
+
+
+def load_network(checkpoint: Checkpoint, part: int):
+    """The network of one part with its weights, in eval mode on the CPU. Raises SegMateError."""
+    import torch
+
+    from SegMateCore.models import create_model
+
+    entry = checkpoint.parts[part]
+    # Weights come from the file: never fetch others on the way.
+    model = create_model(entry.model_name, **{**entry.model_options, "pretrained": False})
+    state = {key: torch.from_numpy(value) for key, value in checkpoint.weights(part).items()}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise SegMateError(
+            f"{checkpoint.path}: its weights do not fit the network {entry.model_name!r} that it names:"
+            f" {reason}"
+        ) from error
+    return model.eval()
+
+
+def chosen_precision(wanted: str, device: str) -> str:
+    """The arithmetic for a user's word on a torch device. Raises SegMateError for one that is not for it.
+
+    "fast" is the quickest whose labels stay those of fp32 to a Dice of 0.99 per organ: fp16 on GPUs, bf16 on
+    CPUs with instructions for it, fp32 on others.
+    """
+    if wanted == "auto":
+        return "fp16" if device.startswith("cuda") else "fp32"
+    if wanted == "fast":
+        if device != "cpu":
+            return "fp16"
+        return "bf16" if cpu_has_bf16() else "fp32"
+    if wanted == "int8":
+        raise SegMateError(
+            "precision int8 is not for PyTorch: segmate convert IN.safetensors OUT.onnx --precision int8"
+        )
+    if wanted == "fp16" and device == "cpu":
+        raise SegMateError("precision fp16 is not for the CPU, expected fp32 or bf16 there")
+    return wanted
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 in one instruction; elsewhere it is emulated, and slow."""
+    import torch
+
+    # Names of one version of torch: where they are missing, so is the knowledge.
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(hasattr(torch.cpu, name) and getattr(torch.cpu, name)() for name in names)
+
+
+def _on_host(logits):
+    """Logits (B, C, H, W) as a float32 tensor of the CPU, rows innermost."""
+    import torch
+
+    if logits.is_cuda:
+        host = torch.empty(logits.shape, dtype=logits.dtype, pin_memory=True)
+        host.copy_(logits.contiguous(), non_blocking=True)
+        torch.cuda.current_stream(logits.device).synchronize()
+        logits = host
+    return logits.cpu().float().contiguous()
+
+
+def _require_torch(checkpoint: Checkpoint) -> None:
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("timm") is None:
+        raise SegMateError(
+            f"{checkpoint.path} needs PyTorch and timm, which are not installed:"
+            " pip install 'segmate-core[torch]', or take an .onnx checkpoint"
+        )
+
+
+def torch_device(device: str) -> str:
+    """The torch device for a user's word; "auto" prefers CUDA, then MPS. Raises SegMateError if absent."""
+    import torch
+
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda:0"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, number = _split_device(device)
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if number >= count:
+            raise SegMateError(f"device {device!r} was asked for, but PyTorch sees {count} CUDA devices here")
+        return f"cuda:{number}"
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise SegMateError("device 'mps' was asked for, but PyTorch sees no Apple GPU here")
+    return kind
+
+
+def _split_device(device: str) -> tuple[str, int]:
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdigit())):
+        advice = " (dml and coreml are for .onnx checkpoints)" if kind in ("dml", "coreml") else ""
+        raise SegMateError(f"device {device!r} is unknown, expected auto, cpu, cuda, cuda:N or mps{advice}")
+    return kind, int(number or 0)

@@ -1,0 +1,199 @@
+"""What networks cost: parameters, multiply-accumulates, file, latency, memory; each in a fresh process.
+
+Takes names of registered networks or checkpoint files, gives NetworkFigures one after the other. Names get
+random weights, and their figures say so.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from SegMateCore.backends import open_backend
+from SegMateCore.benchmark.child import in_child
+from SegMateCore.benchmark.process_memory import peak_resident_bytes, resident_bytes
+from SegMateCore.benchmark.random_weights import RANDOM
+from SegMateCore.benchmark.timing import interleaved
+from SegMateCore.bundled import resolve_checkpoint
+from SegMateCore.checkpoint import SUFFIXES, Checkpoint
+from SegMateCore.errors import SegMateError
+from SegMateCore.models import list_models
+from SegMateCore.windows import SIZE_MULTIPLE
+
+_HERE = __name__
+# What "peak memory" means.
+ALLOCATOR, RESIDENT = "allocator", "resident growth"
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """How networks are run.
+
+    size: rows and columns of a slice. chunk: slices per call. slices: of the volume whose
+    multiply-accumulates are told. backend, device, precision, threads: as for open_backend.
+    """
+
+    size: int = 256
+    chunk: int = 1
+    slices: int = 300
+    backend: str = "auto"
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+    repeats: int = 20
+    warm_up: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("size", "chunk", "slices", "repeats"):
+            if getattr(self, name) < 1:
+                raise SegMateError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.threads is not None and self.threads < 1:
+            raise SegMateError(f"threads is {self.threads}, expected at least 1")
+        if self.warm_up < 0:
+            raise SegMateError(f"warm-up is {self.warm_up}, expected 0 or more")
+        if self.size % SIZE_MULTIPLE:
+            raise SegMateError(f"size is {self.size}, expected a multiple of {SIZE_MULTIPLE}")
+
+
+@dataclass(frozen=True)
+class NetworkFigures:
+    """One network. weights: "random weights", or the checkpoint's name. parameters and
+    multiply_accumulates: None where torch is not installed. mean_ms, p50_ms, p95_ms: of one call with `chunk`
+    slices. peak_bytes: on CUDA the most that PyTorch's allocator held while running (memory: "allocator"),
+    elsewhere the growth of the resident set from the loaded runtime to its highest ("resident growth").
+    """
+
+    network: str
+    weights: str
+    backend: str
+    device: str
+    precision: str
+    rows: int
+    columns: int
+    chunk: int
+    parameters: int | None
+    multiply_accumulates: int | None
+    volume_slices: int
+    volume_multiply_accumulates: int | None
+    file_bytes: int
+    mean_ms: float
+    p50_ms: float
+    p95_ms: float
+    slices_per_s: float
+    peak_bytes: int
+    memory: str
+
+
+def measure_networks(words: Sequence[str], options: NetworkOptions) -> Iterator[NetworkFigures]:
+    """The networks one by one: names of `list_models()`, or checkpoints; none: every registered one.
+
+    Raises SegMateError for a word that is neither, before anything is measured, and for an engine or device
+    that is not to be had.
+    """
+    targets = [_target(word) for word in (words or list_models())]
+    return _measured(targets, options)
+
+
+def network_count(words: Sequence[str]) -> int:
+    """How many figures `measure_networks` will give."""
+    return sum(_parts(_target(word)) for word in words) if words else len(list_models())
+
+
+def _target(word: str) -> str | Path:
+    """A registered name, or the path of a checkpoint that can be read."""
+    if word in list_models():
+        return word
+    try:
+        return Checkpoint.read(resolve_checkpoint(word)).path
+    except SegMateError as error:
+        if Path(word).suffix.lower() in SUFFIXES or Path(word).exists():
+            raise
+        from SegMateCore.models import model_entry
+
+        try:
+            model_entry(word)
+        except SegMateError as unknown:
+            raise SegMateError(f"{unknown} Nor is it a checkpoint: {error}") from None
+        raise
+
+
+def _parts(target: str | Path) -> int:
+    return 1 if isinstance(target, str) else len(Checkpoint.read(target).parts)
+
+
+def _measured(targets: Sequence[str | Path], options: NetworkOptions) -> Iterator[NetworkFigures]:
+    for target in targets:
+        with tempfile.TemporaryDirectory(prefix="segmate-benchmark-") as folder:
+            path = target
+            if isinstance(target, str):
+                suffix = ".onnx" if options.backend == "onnxruntime" else ".safetensors"
+                words = {"name": target, "path": str(Path(folder) / f"random{suffix}")}
+                path = in_child("SegMateCore.benchmark.random_weights:write_random_checkpoint", words)
+            for part in range(_parts(target)):
+                found = in_child(
+                    f"{_HERE}:measure_part", {"path": str(path), "part": part, **asdict(options)}
+                )
+                yield NetworkFigures(**found)
+
+
+def measure_part(path: str, part: int, **options: object) -> dict:
+    """One part of a checkpoint, in this process; a dictionary of NetworkFigures' fields."""
+    wanted = NetworkOptions(**options)
+    checkpoint = Checkpoint.read(path)
+    load_runtime(checkpoint)
+    before = resident_bytes()
+    backend = open_backend(
+        checkpoint, part, wanted.backend, wanted.device, wanted.precision, wanted.threads
+    )
+    preprocessing = checkpoint.parts[part].preprocessing
+    windows = np.random.default_rng(0).uniform(
+        -1, 1, (wanted.chunk, preprocessing.context, wanted.size, wanted.size)
+    ).astype(np.float32)
+    z = None if preprocessing.z_position is None else np.full(wanted.chunk, 0.5, np.float32)
+    allocator = backend.name == "torch" and backend.device.startswith("cuda")
+    if allocator:
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(backend.device)
+    (timing,) = interleaved([lambda: backend.run(windows, z)], wanted.repeats, wanted.warm_up)
+    peak = torch.cuda.max_memory_allocated(backend.device) if allocator else peak_resident_bytes() - before
+    entry = checkpoint.parts[part]
+    parameters, macs = _cost(entry.model_name, entry.model_options, wanted.size)
+    document = checkpoint.document
+    name = entry.model_name if len(checkpoint.parts) == 1 else f"{entry.model_name} (part {part})"
+    return asdict(NetworkFigures(
+        name, RANDOM if document["name"].endswith(RANDOM) else document["name"],
+        f"{backend.name} {backend.version}", backend.device, backend.precision,
+        wanted.size, wanted.size, wanted.chunk, parameters, macs,
+        wanted.slices, None if macs is None else macs * wanted.slices, Path(path).stat().st_size,
+        1000 * timing.mean_s, 1000 * timing.p50_s, 1000 * timing.p95_s, wanted.chunk / timing.p50_s,
+        peak, ALLOCATOR if allocator else RESIDENT,
+    ))  # fmt: skip
+
+
+def load_runtime(checkpoint: Checkpoint) -> None:
+    """Its own memory is not the network's. Where it is missing, open_backend says so."""
+    try:
+        if checkpoint.is_onnx:
+            import onnxruntime  # noqa: F401
+        else:
+            import timm  # noqa: F401
+            import torch  # noqa: F401
+    except ImportError:
+        pass
+
+
+def _cost(name: str, options: dict, size: int) -> tuple[int | None, int | None]:
+    try:
+        from SegMateCore.benchmark.network_cost import network_cost
+    except ImportError:
+        return None, None
+    try:
+        cost = network_cost(name, options, size, size)
+    except SegMateError:  # a graph brings its own network, which this version may not know
+        return None, None
+    return cost.parameters, cost.multiply_accumulates

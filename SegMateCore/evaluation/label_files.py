@@ -1,0 +1,135 @@
+"""Labels on disk in the shapes that results and references have: which files are which case, and reading.
+
+Takes a folder, gives its cases by name: CASE.nii.gz (also .nii, .seg.nrrd, .nrrd); CASE/ with one label map
+(segmentation, labels, GT or CASE, any of these suffixes); CASE/ (or CASE/segmentations/) with a mask per
+organ as `segmate predict --per-organ` and TotalSegmentator write them. Everything is read into canonical
+order, so that two files of one grid compare however they are stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from SegMateCore.data.datasets.organ_names import known_organs
+from SegMateCore.data.datasets.references import LabelMap, Masks, Reading
+from SegMateCore.data.datasets.source import visible
+from SegMateCore.data.datasets.totalsegmentator import structures
+from SegMateCore.errors import SegMateError
+from SegMateCore.organs import OrganSet
+from SegMateCore.segmentation import FILE_SUFFIXES, Segmentation
+from SegMateCore.volume import Volume
+
+# Longest first, so that "a.seg.nrrd" is the case "a".
+_SUFFIXES = tuple(sorted(FILE_SUFFIXES, key=len, reverse=True))
+# What the one label map in a case's folder may be called; the case's own name is allowed too.
+LABEL_NAMES = ("segmentation", "labels", "GT")
+MASK_FOLDER = "segmentations"
+MASK_SUFFIX = ".nii.gz"
+# Files in a case's folder that are no labels.
+CT_NAMES = ("ct", "image", "imaging")
+
+
+@dataclass(frozen=True)
+class LabelFiles:
+    """The labels of one case. path: a label map, or a folder with masks.
+
+    masks: (organ name, files) pairs, an organ being their union; empty for a label map.
+    """
+
+    name: str
+    path: Path
+    masks: tuple[tuple[str, tuple[Path, ...]], ...] = ()
+
+    def files(self) -> tuple[Path, ...]:
+        """Every file that is read."""
+        return tuple(path for _, paths in self.masks for path in paths) or (self.path,)
+
+    def read(self, numbers: tuple[tuple[str, tuple[int, ...]], ...] | None, reading: Reading) -> Segmentation:
+        """Labels in canonical order.
+
+        numbers: what the values of a label map mean, (organ name, values) pairs; None takes the table inside
+        the file, and the nine's own where it has none. Raises SegMateError for values that are no labels or
+        stand for no organ, NaN, masks that overlap or lie on different grids.
+        """
+        if not self.masks and numbers is None:
+            return canonical(Segmentation.read(self.path))
+        organs = organs_named([name for name, _ in self.masks or numbers])
+        grid = Volume.read(self.files()[0], reading.affine_source).canonical()
+        source = Masks(self.masks) if self.masks else LabelMap(self.path, numbers)
+        return on_grid(source.read(grid, organs, reading), grid, organs)
+
+
+def organs_named(names: list[str]) -> OrganSet:
+    """The OrganSet of these names, in the order and with the labels of the known organs."""
+    organs = known_organs()
+    return organs.only(organs.subset(names))
+
+
+def on_grid(channels: np.ndarray, grid: Volume, organs: OrganSet) -> Segmentation:
+    """A Segmentation from channels uint8 (K, J, I), 0 or channel + 1, on a grid."""
+    return Segmentation(np.array([0, *organs.labels], np.uint8)[channels], grid.affine, organs)
+
+
+def canonical(segmentation: Segmentation) -> Segmentation:
+    """The same labels with i, j, k running closest to right, anterior, superior."""
+    volume = segmentation.as_volume().canonical()
+    return Segmentation(volume.voxels, volume.affine, segmentation.organs, segmentation.provenance)
+
+
+def find_label_files(folder: Path) -> dict[str, LabelFiles]:
+    """Every case under `folder`, by name. Raises SegMateError where two files claim one case."""
+    found: dict[str, LabelFiles] = {}
+    for entry in visible(folder.iterdir()):
+        files = label_files_at(entry)
+        if files is None:
+            continue
+        other = found.setdefault(files.name, files)
+        if other is not files:
+            raise SegMateError(
+                f"{other.path} and {files.path} are both the case {files.name}: keep one of them"
+            )
+    return found
+
+
+def label_files_at(entry: Path) -> LabelFiles | None:
+    """The case that a file or a folder stands for, None where it holds no labels. Raises SegMateError."""
+    if entry.is_file():
+        name = _stem(entry)
+        return None if name is None or name.lower() in CT_NAMES else LabelFiles(name, entry)
+    if not entry.is_dir():
+        return None
+    maps = [path for path in visible(entry.iterdir()) if _stem(path) in (*LABEL_NAMES, entry.name)]
+    if len(maps) > 1:
+        raise SegMateError(f"{maps[0]} and {maps[1].name} are both labels of {entry.name}: keep one of them")
+    if maps:
+        return LabelFiles(entry.name, maps[0])
+    for folder in (entry, entry / MASK_FOLDER):
+        masks = _masks_in(folder)
+        if masks:
+            return LabelFiles(entry.name, folder, masks)
+    return None
+
+
+def _masks_in(folder: Path) -> tuple[tuple[str, tuple[Path, ...]], ...]:
+    """(organ name, files) of the known organs whose masks, whole or in parts (lobes), lie in `folder`."""
+    if not folder.is_dir():
+        return ()
+    masks = []
+    for organ in known_organs():
+        for names in ((organ.key,), structures(organ)):
+            files = tuple(folder / f"{name}{MASK_SUFFIX}" for name in names)
+            if all(path.is_file() for path in files):
+                masks.append((organ.name, files))
+                break
+    return tuple(masks)
+
+
+def _stem(path: Path) -> str | None:
+    """The name without the suffix of a label file, None for other files."""
+    for suffix in _SUFFIXES:
+        if path.name.lower().endswith(suffix) and path.is_file():
+            return path.name[: -len(suffix)]
+    return None
