@@ -44,10 +44,10 @@ class Tags(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> str:
-    """Of six cases with CTs, one with a name that is HTML, one organ missed."""
+    """Of six cases with CTs, one with a name that is HTML's, one organ missed."""
     folder = tmp_path_factory.mktemp("report")
     write_case_folders(folder / "cases", 5)
-    (folder / "cases/case_00").rename(folder / "cases/<b>bold & co")
+    (folder / "cases/case_00").rename(folder / "cases/one &lt; two & co")
     for number, place in enumerate(sorted((folder / "cases").iterdir())):
         labels = block_labels(shift=number % 3)
         found = without(labels, "liver") if number == 2 else labels
@@ -68,7 +68,7 @@ def test_it_is_whole_and_needs_nothing_else(page):
 
 
 def test_names_are_escaped(page):
-    assert "<b>bold" not in page and "&lt;b&gt;bold &amp; co" in page
+    assert "one &amp;lt; two &amp; co" in page and "two & co" not in page
 
 
 def test_pictures_are_pictures(page):
