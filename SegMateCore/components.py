@@ -29,7 +29,7 @@ def clean_up(labels: np.ndarray, organs: OrganSet, rules: Rules, cancelled: IsCa
         if label > len(boxes) or boxes[label - 1] is None:
             continue
         region = labels[boxes[label - 1]]
-        components, count = ndimage.label(region == label)
+        components, count = _components(region == label)
         if count < 2:
             continue
         sizes = _sizes(components, count)
@@ -42,6 +42,14 @@ def clean_up(labels: np.ndarray, organs: OrganSet, rules: Rules, cancelled: IsCa
         remove = ~keep
         for plane, pieces in zip(region, components):
             plane[remove[pieces]] = 0
+
+
+def _components(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """The number of the component at each voxel, and how many there are."""
+    try:
+        return ndimage.label(mask, output=np.uint16)  # half the memory
+    except RuntimeError:  # too many for it
+        return ndimage.label(mask)
 
 
 def _sizes(components: np.ndarray, count: int) -> np.ndarray:

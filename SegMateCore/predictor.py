@@ -16,7 +16,7 @@ import numpy as np
 
 from SegMateCore.assembling import PartOnGrid, label_slices, probability_slices
 from SegMateCore.backends import Backend, open_backend
-from SegMateCore.bundled import resolve_checkpoint
+from SegMateCore.backends.choosing import chosen_file
 from SegMateCore.cancelling import IsCancelled, stop_if, until_cancelled
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.components import clean_up
@@ -60,9 +60,9 @@ class _Run:
     def __enter__(self) -> _Run:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind: type | None, *_) -> None:
         for part in self.parts:
-            part.stream.close()
+            part.stream.close(wait=kind is not KeyboardInterrupt)
 
 
 class Predictor:
@@ -82,7 +82,7 @@ class Predictor:
         Raises SegMateError for a file, device or backend that cannot be used. Never downloads.
         """
         if not isinstance(checkpoint, Checkpoint):
-            checkpoint = Checkpoint.read(resolve_checkpoint(checkpoint, backend))
+            checkpoint = Checkpoint.read(chosen_file(checkpoint, backend, device, precision)[0])
         backends = [
             open_backend(checkpoint, part, backend, device, precision, threads)
             for part in range(len(checkpoint.parts))

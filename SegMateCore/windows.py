@@ -8,10 +8,11 @@ runs the network on the next.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 import numpy as np
 
+from SegMateCore.ahead import Ahead
 from SegMateCore.backends import Backend, OutOfMemory
 from SegMateCore.cancelling import IsCancelled, stop_if
 from SegMateCore.errors import SegMateError
@@ -64,12 +65,12 @@ class SliceStream:
         self._ready: dict[int, SliceProbabilities] = {}
         self._next = 0
         self._ahead: tuple[int, int, Future] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="segmate-network")
+        self._thread = Ahead("segmate-network")
         self._of_air: np.ndarray | None = None
 
-    def close(self) -> None:
-        """Waits for the chunk in the network, if there is one."""
-        self._thread.shutdown(cancel_futures=True)
+    def close(self, wait: bool = True) -> None:
+        """Computes nothing more; waits for the chunk in the network, if there is one."""
+        self._thread.close(wait)
 
     def until(self, stop: int) -> None:
         """Nobody will ask for slices from `stop` on, so that they need not be computed ahead."""

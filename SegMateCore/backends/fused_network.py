@@ -12,7 +12,8 @@ give the logits of the network it was made from is not used.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 
 import torch
@@ -42,7 +43,7 @@ def fused_network(
     window. Exact for sizes that are multiples of 32.
     """
     inputs = _probe(context, film)
-    with torch.no_grad():
+    with torch.no_grad(), _one_thread():
         expected = network(*inputs)["segmentation"]
         fast = LogitsOnly(network, film).eval()
         fold_normalisations(fast, inputs)
@@ -134,6 +135,17 @@ def _followed_by(
 
 def _can_pack(layer: nn.Module) -> bool:
     return type(layer) is nn.Linear or PackedConvolution.can_replace(layer)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small images are done before a second thread has woken up; on a busy machine it wakes up late."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _replace(network: nn.Module, name: str, layer: nn.Module) -> None:
