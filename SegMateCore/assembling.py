@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from SegMateCore.resampling import Axis, WorkingGrid
+from SegMateCore.slice_probabilities import Box, SliceProbabilities, union
 from SegMateCore.windows import SliceStream
 
 
@@ -59,39 +60,39 @@ class PartOnGrid:
         self.along_k, self.along_j, self.along_i = Span.of(axis_k), Span.of(axis_j), Span.of(axis_i)
         self.in_plane_identity = axis_j.is_identity and axis_i.is_identity
 
-    def slice(self, k: int) -> np.ndarray:
-        """Probabilities (C, J, I) of native slice k, still on the working grid in plane."""
+    def support(self, k: int) -> tuple[list[SliceProbabilities], np.ndarray]:
+        """The working slices that native slice k is a mean of, and their weights."""
         first, stop = int(self.along_k.first_source[k]), int(self.along_k.stop_source[k])
-        planes = self.stream.slices(first, stop)
-        weights = self.along_k.weights[k, first:stop]
-        if len(planes) == 1:
-            return planes[0]
-        total = weights[0] * planes[0]
-        for weight, plane in zip(weights[1:], planes[1:]):
-            total += weight * plane
-        return total
+        return self.stream.slices(first, stop), self.along_k.weights[k, first:stop]
 
-    def box(self, plane: np.ndarray, threshold: float) -> tuple[slice, slice] | None:
-        """The native rows and columns outside which a plane (J, I) cannot exceed the threshold, None: all.
+    def until(self, slab: range) -> None:
+        """Only these native slices will be asked for."""
+        if len(slab):
+            self.stream.until(int(self.along_k.stop_source[slab.start : slab.stop].max()))
+
+    def box(self, planes: list[SliceProbabilities], channel: int, threshold: float) -> Box | None:
+        """The native rows and columns outside which a mean of planes cannot exceed the threshold.
 
         Exact: an interpolated value is a mean of its neighbours and never above the highest of them.
         """
-        above = plane > threshold
-        rows = np.flatnonzero(above.any(1))
-        if rows.size == 0:
+        box = union([plane.box(channel, threshold) for plane in planes])
+        if box is None:
             return None
-        columns = np.flatnonzero(above.any(0))
-        return self.along_j.native(rows[0], rows[-1] + 1), self.along_i.native(columns[0], columns[-1] + 1)
+        rows, columns = box
+        return self.along_j.native(rows.start, rows.stop), self.along_i.native(columns.start, columns.stop)
 
-    def values(self, plane: np.ndarray, box: tuple[slice, slice]) -> np.ndarray:
-        """Probabilities on the native rows and columns of `box`, float32."""
+    def values(
+        self, planes: list[SliceProbabilities], weights: np.ndarray, channel: int, box: Box
+    ) -> np.ndarray:
+        """Probabilities of the mean of planes on the native rows and columns of `box`, float32."""
         rows, columns = box
         if self.in_plane_identity:
-            return plane[rows, columns]
-        source_rows, source_columns = self.along_j.working(rows), self.along_i.working(columns)
-        down = self.along_j.weights[rows, source_rows]
-        across = self.along_i.weights[columns, source_columns]
-        return down @ plane[source_rows, source_columns] @ across.T
+            return _weighted([plane.inside(channel, box) for plane in planes], weights)
+        source = self.along_j.working(rows), self.along_i.working(columns)
+        mean = _weighted([plane.inside(channel, source) for plane in planes], weights)
+        down = self.along_j.weights[rows, source[0]]
+        across = self.along_i.weights[columns, source[1]]
+        return down @ mean @ across.T
 
 
 def label_slices(
@@ -104,20 +105,19 @@ def label_slices(
     """
     # The first to reach a probability keeps it, so ties go to the lowest label.
     rising = sorted(range(len(labels)), key=labels.__getitem__)
-    for k in range(shape[0]) if slab is None else slab:
-        planes = [part.slice(k) for part in parts]
+    slab = range(shape[0]) if slab is None else slab
+    for part in parts:
+        part.until(slab)
+    for k in slab:
+        supports = [part.support(k) for part in parts]
         out = np.zeros(shape[1:], np.uint8)
         best = np.zeros(shape[1:], np.float32)
         for channel in rising:
             label, threshold = labels[channel], thresholds[channel]
-            boxes = [part.box(plane[channel], threshold) for part, plane in zip(parts, planes)]
-            boxes = [box for box in boxes if box is not None]
-            if not boxes:
+            box = union([part.box(planes, channel, threshold) for part, (planes, _) in zip(parts, supports)])
+            if box is None:
                 continue
-            box = tuple(
-                slice(min(b[axis].start for b in boxes), max(b[axis].stop for b in boxes)) for axis in (0, 1)
-            )
-            values = _mean([part.values(plane[channel], box) for part, plane in zip(parts, planes)])
+            values = _mean([part.values(*support, channel, box) for part, support in zip(parts, supports)])
             wins = (values > best[box]) & (values > threshold)
             out[box][wins] = label
             best[box][wins] = values[wins]
@@ -128,11 +128,20 @@ def probability_slices(parts: list[PartOnGrid], shape: tuple[int, int, int]) -> 
     """Probabilities (C, J, I) float32 of a native canonical grid of `shape`, from the lowest slice up."""
     everything = (slice(0, shape[1]), slice(0, shape[2]))
     for k in range(shape[0]):
-        planes = [part.slice(k) for part in parts]
+        supports = [part.support(k) for part in parts]
         yield np.stack([
-            _mean([part.values(plane[channel], everything) for part, plane in zip(parts, planes)])
-            for channel in range(len(planes[0]))
+            _mean([part.values(*support, channel, everything) for part, support in zip(parts, supports)])
+            for channel in range(len(supports[0][0][0].values))
         ])
+
+
+def _weighted(values: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
+    if len(values) == 1:
+        return values[0]
+    total = weights[0] * values[0]
+    for weight, value in zip(weights[1:], values[1:]):
+        total += weight * value
+    return total
 
 
 def _mean(values: list[np.ndarray]) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 
 from SegMateCore.assembling import PartOnGrid, label_slices, probability_slices
 from SegMateCore.backends import Backend, open_backend
-from SegMateCore.bundled import resolve_checkpoint
+from SegMateCore.backends.choosing import chosen_file
 from SegMateCore.cancelling import IsCancelled, stop_if, until_cancelled
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.components import clean_up
@@ -39,7 +39,8 @@ class PredictOptions:
     """Choices for one prediction.
 
     flip_average: average with the left/right mirrored image. clean_up: True, False, or None for what the
-    checkpoint recommends. chunk: slices per network call. force: take volumes that do not look like a CT.
+    checkpoint recommends. chunk: slices of 256x256 per network call, larger ones on a CPU proportionally
+    fewer. force: take volumes that do not look like a CT.
     """
 
     flip_average: bool = False
@@ -50,11 +51,18 @@ class PredictOptions:
 
 @dataclass
 class _Run:
-    """One volume on its way through the networks."""
+    """One volume on its way through the networks, which have come to rest when it is left."""
 
     canonical: Volume
     parts: list[PartOnGrid]
     warnings: list[str] = field(default_factory=list)
+
+    def __enter__(self) -> _Run:
+        return self
+
+    def __exit__(self, kind: type | None, *_) -> None:
+        for part in self.parts:
+            part.stream.close(wait=kind is not KeyboardInterrupt)
 
 
 class Predictor:
@@ -74,7 +82,7 @@ class Predictor:
         Raises SegMateError for a file, device or backend that cannot be used. Never downloads.
         """
         if not isinstance(checkpoint, Checkpoint):
-            checkpoint = Checkpoint.read(resolve_checkpoint(checkpoint, backend))
+            checkpoint = Checkpoint.read(chosen_file(checkpoint, backend, device, precision)[0])
         backends = [
             open_backend(checkpoint, part, backend, device, precision, threads)
             for part in range(len(checkpoint.parts))
@@ -96,12 +104,13 @@ class Predictor:
         kept = set(self.checkpoint.organs.subset(organs)) if organs is not None else None
         run = self._start(volume, options, progress, cancelled)
         every_label = tuple(organ.label for organ in self.checkpoint.organs)
-        labels = np.zeros(run.canonical.shape, np.uint8)
+        result, labels = self._empty_labels(run.canonical, volume)
         slab = range(len(labels)) if region is None else region.slab(run.canonical)
-        slices = label_slices(run.parts, labels.shape, every_label, self.thresholds(), slab)
-        for k, plane in zip(slab, until_cancelled(slices, cancelled)):
-            labels[k] = plane
-            _report(progress, "segment", k + 1 - slab.start, len(slab))
+        with run:
+            slices = label_slices(run.parts, labels.shape, every_label, self.thresholds(), slab)
+            for k, plane in zip(slab, until_cancelled(slices, cancelled)):
+                labels[k] = plane
+                _report(progress, "segment", k + 1 - slab.start, len(slab))
         rules = clean_up_rules(self.checkpoint, options)
         if rules:
             _report(progress, "clean up", 0, 1)
@@ -113,14 +122,17 @@ class Predictor:
             lut = np.zeros(max(every_label) + 1, np.uint8)
             for index in kept:
                 lut[every_label[index]] = every_label[index]
-            labels = lut[labels]
+            for plane in labels:
+                plane[...] = lut[plane]
             organ_set = organ_set.only(sorted(kept))
         stop_if(cancelled)
-        labels = self._onto_input(labels, run.canonical, volume, cancelled)
+        if volume.is_sheared:
+            # canonical belongs to the rectified copy; its labels are pulled onto the sheared grid
+            result = labels_onto(volume, labels, run.canonical.affine, cancelled)
         if region is not None:
-            region.erase_outside(labels, volume)
+            region.erase_outside(result, volume)
         return Segmentation(
-            labels, volume.affine, organ_set,
+            result, volume.affine, organ_set,
             self._provenance(run, options, cleaned=bool(rules), region=region),
             nifti_geometry=volume.nifti_geometry,
         )
@@ -154,9 +166,10 @@ class Predictor:
         if volume.is_sheared:
             raise SegMateError("probabilities of a sheared volume are not supported: rectify it first")
         run = self._start(volume, options or PredictOptions(), progress, cancelled)
-        for k, values in enumerate(probability_slices(run.parts, run.canonical.shape)):
-            _report(progress, "segment", k + 1, run.canonical.shape[0])
-            yield values
+        with run:
+            for k, values in enumerate(probability_slices(run.parts, run.canonical.shape)):
+                _report(progress, "segment", k + 1, run.canonical.shape[0])
+                yield values
 
     def thresholds(self) -> tuple[float, ...]:
         """One per organ; an ensemble averages those of its parts, as it does their probabilities."""
@@ -193,11 +206,15 @@ class Predictor:
         return _Run(canonical, parts, warnings)
 
     @staticmethod
-    def _onto_input(labels: np.ndarray, canonical: Volume, volume: Volume, cancelled) -> np.ndarray:
-        if not volume.is_sheared:
-            return volume.from_canonical(labels)
-        # canonical belongs to the rectified copy; its labels are pulled onto the sheared grid
-        return labels_onto(volume, labels, canonical.affine, cancelled)
+    def _empty_labels(canonical: Volume, volume: Volume) -> tuple[np.ndarray, np.ndarray]:
+        """Labels (K, J, I) uint8 in the volume's own order, and in canonical order: the same memory, unless
+        the volume is sheared and canonical a copy of it.
+        """
+        if volume.is_sheared:
+            labels = np.zeros(canonical.shape, np.uint8)
+            return labels, labels
+        result = np.zeros(volume.shape, np.uint8)
+        return result, volume.canonical_view(result)
 
     def _provenance(
         self, run: _Run, options: PredictOptions, cleaned: bool, region: BoxRegion | None

@@ -1,11 +1,11 @@
 """Separable resampling between two grids that share their axes and their physical centre.
 
 Takes canonical voxels (K, J, I), gives float32 voxels on another spacing. Every axis is one small matrix of
-interpolation weights, so that an in-plane resampling is two matrix products and a slice can be resampled
-without its volume. Down-sampling widens the triangle filter to the target spacing (Turkowski, "Filters for
-common resampling tasks", 1990), which is what torch and Pillow call antialiasing; up-sampling is plain linear
-interpolation. Beyond the first and last sample the edge value repeats; a filter that the edge cuts is scaled
-to one again.
+interpolation weights, so that an in-plane resampling is two products with the bands of such matrices, and a
+slice can be resampled without its volume. Down-sampling widens the triangle filter to the target spacing
+(Turkowski, "Filters for common resampling tasks", 1990), which is what torch and Pillow call antialiasing;
+up-sampling is plain linear interpolation. Beyond the first and last sample the edge value repeats; a filter
+that the edge cuts is scaled to one again.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from SegMateCore.volume import Volume
 # Scanners mark what lies outside the field of view with -1024, -2000, -2048 or -3024: it is all air here,
 # and must not bleed into the skin when slices are averaged.
 PADDING_FLOOR_HU = -1024
+# Small enough to leave most zeros out, large enough to be worth a call of BLAS.
+_BLOCK_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -88,16 +90,44 @@ def working_grid(canonical: Volume, spacing_mm: tuple[float, float, float] | Non
     return WorkingGrid(shape, canonical.affine @ index_map, tuple(axes[::-1]))
 
 
+class Band:
+    """A matrix of interpolation weights (target, source) as blocks of rows, each without its zero columns."""
+
+    def __init__(self, axis: Axis):
+        self.target_count = axis.target_count
+        self._blocks: list[tuple[slice, slice, np.ndarray]] = []
+        weights = axis.weights()
+        for first in range(0, axis.target_count, _BLOCK_ROWS):
+            rows = slice(first, first + _BLOCK_ROWS)
+            used = np.flatnonzero(weights[rows].any(axis=0))
+            columns = slice(int(used[0]), int(used[-1]) + 1)
+            self._blocks.append((rows, columns, weights[rows, columns].copy()))
+
+    def along_rows(self, plane: np.ndarray) -> np.ndarray:
+        """weights @ plane: (source, n) -> (target, n) float32."""
+        out = np.empty((self.target_count, plane.shape[1]), np.float32)
+        for rows, columns, weights in self._blocks:
+            np.matmul(weights, plane[columns], out=out[rows])
+        return out
+
+    def along_columns(self, plane: np.ndarray) -> np.ndarray:
+        """plane @ weights.T: (n, source) -> (n, target) float32."""
+        out = np.empty((len(plane), self.target_count), np.float32)
+        for rows, columns, weights in self._blocks:
+            np.matmul(plane[:, columns], weights.T, out=out[:, rows])
+        return out
+
+
 def _slices_onto(grid: WorkingGrid, slices: Iterator[np.ndarray]) -> np.ndarray:
     """Accumulate float32 source slices (J, I), given in order, onto the working grid, float32 (K, J, I)."""
     axis_k, axis_j, axis_i = grid.axes
-    weights_k, weights_j, weights_i = axis_k.weights(), axis_j.weights(), axis_i.weights().T.copy()
+    weights_k, band_j, band_i = axis_k.weights(), Band(axis_j), Band(axis_i)
     out = np.zeros(grid.shape, np.float32)
     for k, plane in enumerate(slices):
         targets = np.flatnonzero(weights_k[:, k])
         if targets.size == 0 or not plane.any():  # most slices of a mask are empty
             continue
-        small = weights_j @ plane @ weights_i
+        small = band_i.along_columns(band_j.along_rows(plane))
         for target in targets:
             out[target] += weights_k[target, k] * small
     return out
@@ -109,7 +139,8 @@ def resample_hu(canonical: Volume, grid: WorkingGrid, cancelled: IsCancelled = N
     Raises Cancelled when `cancelled()` turned true.
     """
     slices = until_cancelled(canonical.voxels, cancelled)
-    return _slices_onto(grid, (np.maximum(plane.astype(np.float32), PADDING_FLOOR_HU) for plane in slices))
+    planes = (plane.astype(np.float32, order="C") for plane in slices)
+    return _slices_onto(grid, (np.maximum(plane, PADDING_FLOOR_HU, out=plane) for plane in planes))
 
 
 def resample_labels(canonical: Volume, grid: WorkingGrid, labels: tuple[int, ...]) -> np.ndarray:

@@ -21,7 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from SegMateCore.backends import OutOfMemory
-from SegMateCore.bundled import resolve_checkpoint
+from SegMateCore.backends.choosing import chosen_file
 from SegMateCore.cancelling import IsCancelled, stop_if
 from SegMateCore.engines import found_devices, found_engines
 from SegMateCore.errors import Cancelled, SegMateError
@@ -168,7 +168,8 @@ class Worker:
 
     def _open(self, fields: dict, progress: ProgressOf, cancelled: IsCancelled) -> dict:
         """Open a checkpoint, or answer from the one that is open, if it is the same file as it was then."""
-        path = resolve_checkpoint(fields["checkpoint"], fields["backend"])
+        words = [fields[name] for name in ("checkpoint", "backend", "device", "precision")]
+        path, _ = chosen_file(*words)
         state = path.stat()
         choices = [fields[name] for name in ("backend", "device", "precision", "threads")]
         key = (path.resolve(), state.st_size, state.st_mtime_ns, *choices)

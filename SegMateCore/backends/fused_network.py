@@ -12,7 +12,8 @@ give the logits of the network it was made from is not used.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 
 import torch
@@ -25,6 +26,7 @@ from SegMateCore.backends.packed_convolution import (
     PackedMultiplier,
     activation_of,
 )
+from SegMateCore.backends.quicker_layers import replace_layers
 from SegMateCore.exportable import LogitsOnly
 
 # Rows and columns of the small run: two pixels of the deepest map.
@@ -39,17 +41,20 @@ def fused_network(
     """The fast form of a network for one device and type: forward(slices[, z_position]) -> logits, `dtype`.
 
     network: as of create_model, in eval mode on the CPU in float32; it stays as it is. context: slices of a
-    window. Exact for sizes that are multiples of 32.
+    window. Exact for sizes that are multiples of 32. The result's numbers_per_pixel: see widest_map.
     """
-    inputs = _probe(context, film)
-    with torch.no_grad():
+    # Tensors of inference mode do not count their changes, which _followed_by looks at.
+    with torch.inference_mode(False), torch.no_grad(), _one_thread():
+        inputs = _probe(context, film)
         expected = network(*inputs)["segmentation"]
         fast = LogitsOnly(network, film).eval()
         fold_normalisations(fast, inputs)
         if device == "cpu" and PackedConvolution.is_supported(dtype):
+            replace_layers(fast)
             pack_convolutions(fast, inputs)
         if not _gives(fast, inputs, expected):
             fast = LogitsOnly(network, film).eval()
+        fast.numbers_per_pixel = widest_map(fast, inputs)
         for layer in fast.modules():
             if isinstance(layer, PackedConvolution):
                 layer.lower(dtype)
@@ -87,6 +92,22 @@ def pack_convolutions(network: nn.Module, inputs: tuple[Tensor, ...]) -> int:
             kind = PackedMultiplier if PackedMultiplier.suits(layer) else PackedConvolution
         _replace(network, name, kind(layer, activation))
     return len(followed)
+
+
+def widest_map(network: nn.Module, inputs: tuple[Tensor, ...]) -> float:
+    """Numbers in the largest result of any layer, per pixel of the slices, by one run."""
+    largest = 0
+
+    def hook(_layer, _given, result):
+        nonlocal largest
+        if isinstance(result, Tensor):
+            largest = max(largest, result.numel())
+
+    watched = [layer.register_forward_hook(hook) for layer in network.modules()]
+    network(*inputs)
+    for handle in watched:
+        handle.remove()
+    return largest / inputs[0][:, 0].numel()
 
 
 def _followed_by(
@@ -134,6 +155,17 @@ def _followed_by(
 
 def _can_pack(layer: nn.Module) -> bool:
     return type(layer) is nn.Linear or PackedConvolution.can_replace(layer)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small images are done before a second thread has woken up; on a busy machine it wakes up late."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _replace(network: nn.Module, name: str, layer: nn.Module) -> None:

@@ -142,6 +142,10 @@ def _opened(arguments: argparse.Namespace):
     predictor = Predictor.from_checkpoint(
         arguments.checkpoint, arguments.device, arguments.backend, arguments.precision, arguments.threads
     )
+    if arguments.verbose:
+        _explain(arguments, predictor)
+    elif arguments.precision == "fast" and predictor.backends[0].precision == "fp32":
+        note("segmate: --precision fast is fp32 here: nothing faster keeps the labels")
     organs = None
     if arguments.organs is not None:
         organs = tuple(name.strip() for name in arguments.organs.split(",") if name.strip())
@@ -149,6 +153,16 @@ def _opened(arguments: argparse.Namespace):
     choices = Choices(organs, options, arguments.affine)
     choices.organ_set(predictor)  # an unknown organ is told before any work
     return predictor, choices
+
+
+def _explain(arguments: argparse.Namespace, predictor) -> None:
+    """Why this engine and this precision."""
+    from SegMateCore.backends.choosing import chosen_file
+
+    words = (arguments.checkpoint, arguments.backend, arguments.device, arguments.precision)
+    note(f"engine {chosen_file(*words)[1]}")
+    engine = predictor.backends[0]
+    note(f"precision {engine.precision} on {engine.device}: {arguments.precision} was asked for")
 
 
 def _announcing(progress: ProgressLine, predictor, quiet: bool):

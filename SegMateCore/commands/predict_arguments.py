@@ -46,7 +46,9 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
         help="auto, cpu, cuda, cuda:N, mps (torch), dml or coreml (.onnx) (default: %(default)s)",
     )
     group.add_argument(
-        "--backend", default="auto", help="auto, onnxruntime (.onnx) or torch (others) (default: %(default)s)"
+        "--backend",
+        default="auto",
+        help="auto, onnxruntime (.onnx) or torch (others); --verbose says why (default: %(default)s)",
     )
     group.add_argument(
         "--precision",
@@ -62,7 +64,8 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         default=8,
-        help="slices per network call: fewer need less memory, same labels (default: %(default)s)",
+        help="slices of 256x256 per network call, on a CPU fewer of larger ones: less need less memory, same"
+        " labels (default: %(default)s)",
     )
     group.add_argument(
         "--flip-average",

@@ -7,6 +7,7 @@ import pytest
 
 from SegMateCore.assembling import PartOnGrid, label_slices
 from SegMateCore.resampling import working_grid
+from SegMateCore.slice_probabilities import SliceProbabilities
 from SegMateCore.volume import Volume
 
 
@@ -17,7 +18,10 @@ class Given:
         self.probabilities = np.asarray(probabilities, np.float32)
 
     def slices(self, first, last):
-        return [self.probabilities] * (last - first)
+        return [SliceProbabilities(self.probabilities, are_logits=False)] * (last - first)
+
+    def until(self, stop):
+        pass
 
 
 @pytest.mark.parametrize("labels, expected", [((4, 7), 4), ((7, 4), 4)])

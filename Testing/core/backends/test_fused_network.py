@@ -9,15 +9,19 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
 
+from timm.models.mambaout import GatedConvBlock  # noqa: E402
 from torch import nn  # noqa: E402
 
 from SegMateCore.backends.fused_network import (  # noqa: E402
     fold_normalisations,
     fused_network,
     pack_convolutions,
+    widest_map,
 )
 from SegMateCore.backends.packed_convolution import PackedConvolution, PackedMultiplier  # noqa: E402
+from SegMateCore.backends.quicker_layers import replace_layers  # noqa: E402
 from SegMateCore.models import create_model  # noqa: E402
+from SegMateCore.models.layers import ChannelGate, SpatialGate  # noqa: E402
 
 packs = pytest.mark.skipif(not PackedConvolution.is_supported(torch.float32), reason="this torch cannot pack")
 
@@ -154,6 +158,13 @@ def test_depthwise_convolutions_with_several_outputs_keep_their_order():
         torch.testing.assert_close(PackedMultiplier(convolution)(x), convolution(x), rtol=1e-5, atol=1e-5)
 
 
+def test_the_widest_map_is_counted_per_pixel():
+    network = nn.Sequential(
+        nn.Conv2d(3, 10, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(10, 60, 1), nn.Conv2d(60, 4, 1)
+    )
+    assert widest_map(network, (torch.randn(2, 3, 32, 32),)) == 60 / 4
+
+
 @packs
 def test_packed_weights_follow_the_size_of_the_images():
     convolution = nn.Conv2d(64, 96, 1)
@@ -162,3 +173,16 @@ def test_packed_weights_follow_the_size_of_the_images():
         for size in ((4, 64, 8, 8), (1, 64, 40, 24), (2, 64, 8, 8)):
             x = torch.randn(size).contiguous(memory_format=torch.channels_last)
             torch.testing.assert_close(packed(x), convolution(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["channel", "spatial", "gated"])
+def test_quicker_layers_compute_the_same(kind):
+    if kind == "gated":
+        layer, x = GatedConvBlock(24, conv_ratio=0.5, ls_init_value=0.3), torch.randn(2, 9, 7, 24)
+    else:
+        layer, x = (ChannelGate(32) if kind == "channel" else SpatialGate()), torch.randn(2, 32, 9, 7)
+    network = nn.Sequential(layer).eval()
+    with torch.no_grad():
+        expected = network(x.clone())
+        assert replace_layers(network) == 1 and type(network[0]) is not type(layer)
+        torch.testing.assert_close(network(x), expected, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,47 @@
+"""Which file of a checkpoint is run, where it is there as .onnx and as .safetensors: a rule, by measurements.
+
+On one core ONNX Runtime and PyTorch's fused networks differ little in float32, sometimes this way and
+sometimes that (docs/speed.md), while loading PyTorch alone takes seconds: more than a bundled network needs
+for a whole CT. PyTorch is worth it where it computes in bfloat16, twice as fast, and on its own devices.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+from SegMateCore.bundled import resolve_checkpoint
+from SegMateCore.onnx_providers import available_devices
+
+
+def chosen_file(
+    checkpoint: str | os.PathLike, backend: str = "auto", device: str = "auto", precision: str = "auto"
+) -> tuple[Path, str]:
+    """The file for a path or a bundled name, and why that one. Raises SegMateError for an unknown name."""
+    onnx, other = (resolve_checkpoint(checkpoint, engine) for engine in ("onnxruntime", "torch"))
+    if onnx == other:
+        return onnx, f"{'onnxruntime' if onnx.suffix == '.onnx' else 'torch'}: what {onnx.name} runs on"
+    engine, reason = chosen_engine(backend, device, precision)
+    return (other if engine == "torch" else onnx), f"{engine}: {reason}"
+
+
+def chosen_engine(backend: str, device: str, precision: str) -> tuple[str, str]:
+    """The engine for a user's words, where there is a file for either, and why that one."""
+    if backend != "auto":
+        return backend, "asked for"
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("timm") is None:
+        return "onnxruntime", "PyTorch and timm are not installed"
+    kind = device.partition(":")[0]
+    if kind == "mps":
+        return "torch", "ONNX Runtime does not know the device mps"
+    if kind == "cuda" and all(word.partition(":")[0] != "cuda" for word, _ in available_devices()):
+        return "torch", "this ONNX Runtime does not know CUDA"
+    if precision in ("bf16", "fp16"):
+        return "torch", f"the .onnx does not compute in {precision}"
+    if precision == "fast" and device in ("auto", "cpu"):
+        from SegMateCore.backends.torch_backend import cpu_has_bf16
+
+        if cpu_has_bf16():
+            return "torch", "in bf16, which this CPU has, it is twice as fast"
+    return "onnxruntime", "as fast as torch, and loaded in a fraction of its time"
