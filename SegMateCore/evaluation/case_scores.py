@@ -19,15 +19,17 @@ from SegMateCore.atomic import atomic_write
 from SegMateCore.data.datasets.references import Reading, grid_text
 from SegMateCore.data.store_index import runs_of
 from SegMateCore.errors import SegMateError
+from SegMateCore.evaluation.file_facts import file_facts
 from SegMateCore.evaluation.found import Found, read_found
 from SegMateCore.evaluation.label_files import LabelFiles
 from SegMateCore.evaluation.metrics import score_organ
 from SegMateCore.evaluation.references import ReferenceCase
+from SegMateCore.evaluation.slice_probabilities import read_highest
 from SegMateCore.segmentation import Segmentation
 
 CASES_FOLDER = "cases"
 # Changes whenever a figure is computed in another way, so that older rows are not taken for new ones.
-METHOD_VERSION = 1
+METHOD_VERSION = 2
 VERSION_KEY = "segmate_case_scores"
 
 
@@ -49,7 +51,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class CaseTask:
-    """A case with its prediction. probabilities: file of the highest one per slice, None without. output:
+    """A case with its prediction. highest: file of the highest probability per slice, None without. output:
     OUT.
     """
 
@@ -78,6 +80,7 @@ def score_case(task: CaseTask) -> dict:
         "patient": task.reference.patient,
         "prediction": task.prediction.path.as_posix(),
         "grid": grid_text(reference.as_volume()),
+        "resampled": found.resampled,
         **_scores(task, reference, found),
         "provenance": found.provenance,
     }
@@ -107,17 +110,12 @@ def read_pair(task: CaseTask) -> tuple[Segmentation, Found]:
 def fingerprint_of(task: CaseTask) -> str:
     """A hash of everything that decides a row: files by name, size and time, settings, the method."""
     paths = [*task.reference.files(), *task.prediction.files(), *([task.highest] if task.highest else [])]
-    files = []
-    for path in paths:
-        try:
-            facts = path.stat()
-        except OSError as error:
-            raise SegMateError(f"{path} cannot be read ({error.strerror}): check the file") from None
-        files.append([path.as_posix(), facts.st_size, facts.st_mtime_ns])
+    files = [file_facts(path) for path in paths]
     scoring, reading = task.scoring, task.scoring.reading
     settings = [
-        METHOD_VERSION, task.reference.annotated, task.reference.meaning(), scoring.organs,
-        scoring.numbers, scoring.resample, scoring.multilabel, reading.overlaps, reading.affine_source,
+        METHOD_VERSION, task.reference.patient, task.reference.annotated, task.reference.meaning(),
+        scoring.organs, scoring.numbers,
+        scoring.resample, scoring.multilabel, reading.overlaps, reading.affine_source,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps([files, settings]).encode()).hexdigest()
 
@@ -137,7 +135,8 @@ def _scores(task: CaseTask, reference: Segmentation, found: Found) -> dict:
         )
     volume = reference.as_volume()
     axes_mm = volume.affine[:3, [2, 1, 0]]
-    highest = {} if task.highest is None else json.loads(task.highest.read_text(encoding="utf-8"))
+    # Its slices are those of the CT, and so of the prediction.
+    highest = {} if task.highest is None or found.resampled else read_highest(task.highest)
     organs, slices = {}, {}
     for name in scored:
         truth, mask = reference.mask(name), found.mask(name)
@@ -155,8 +154,19 @@ def _scores(task: CaseTask, reference: Segmentation, found: Found) -> dict:
     return {
         "organs": organs,
         "not_predicted": missing,
-        "slices": {"count": volume.shape[0], "organs": slices},
+        "slices": {
+            "count": volume.shape[0],
+            "no_auc": _why_no_auc(task, found.resampled, highest),
+            "organs": slices,
+        },
     }
+
+
+def _why_no_auc(task: CaseTask, resampled: bool, highest: dict) -> str | None:
+    """Where probabilities were asked for and cannot be used."""
+    if task.highest is None or highest:
+        return None
+    return "the CT lies on another grid than the reference" if resampled else "the CT is sheared"
 
 
 def _names(reference: Segmentation, annotated: tuple[str, ...]) -> list[str]:

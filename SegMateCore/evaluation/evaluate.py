@@ -119,7 +119,7 @@ def evaluate(
         more = f" ({len(failed)} cases in all)" if len(failed) > 1 else ""
         raise SegMateError(f"no case could be scored{more}: {name}: {reason}")
     rows.sort(key=lambda row: row["case"])
-    results = Results(_head(evaluation), tuple(rows), tuple(failed), summarise(rows))
+    results = Results(_head(evaluation, rows), tuple(rows), tuple(failed), summarise(rows))
     write_results(results, evaluation.output)
     report("draw", 0, 1)
     write_report(results, {task.reference.name: task for task in tasks}, evaluation.output, cancelled)
@@ -162,7 +162,7 @@ def _prefixed(progress: Progress | None, prefix: str) -> Progress | None:
     return None if progress is None else lambda stage, done, total: progress(prefix + stage, done, total)
 
 
-def _head(evaluation: Evaluation) -> dict:
+def _head(evaluation: Evaluation, rows: Sequence[dict]) -> dict:
     """Where the figures come from."""
     source, scoring = evaluation.source, evaluation.scoring
     head = {
@@ -170,7 +170,7 @@ def _head(evaluation: Evaluation) -> dict:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "notice": RESEARCH_ONLY,
         "references": evaluation.references.title,
-        "notes": list(evaluation.references.notes),
+        "notes": [*evaluation.references.notes, *_notes(rows)],
         "mode": "multilabel" if scoring.multilabel else "label map",
         "resampled": scoring.resample,
         "bootstrap": {
@@ -194,6 +194,15 @@ def _head(evaluation: Evaluation) -> dict:
     }
 
 
+def _notes(rows: Sequence[dict]) -> list[str]:
+    """What the figures do not show by themselves."""
+    without: dict[str, list[str]] = {}
+    for row in rows:
+        if row["slices"]["no_auc"] is not None:
+            without.setdefault(row["slices"]["no_auc"], []).append(row["case"])
+    return [f"no AUC: {reason} in {_listed(names)}" for reason, names in without.items()]
+
+
 def _claim(evaluation: Evaluation) -> None:
     """Make OUT this evaluation's. Raises SegMateError where it holds another one, whose cases would be
     mixed.
@@ -203,9 +212,7 @@ def _claim(evaluation: Evaluation) -> None:
     run = {
         "references": [case.files()[0].resolve().as_posix() for case in evaluation.references.cases[:1]],
         "title": evaluation.references.title,
-        "predictions": source.resolve().as_posix()
-        if is_folder
-        else source.predictor.checkpoint.weights_sha256,
+        "predictions": source.resolve().as_posix() if is_folder else _weights(source),
         "multilabel": evaluation.scoring.multilabel,
     }
     path = evaluation.output / RUN_NAME
@@ -223,6 +230,12 @@ def _claim(evaluation: Evaluation) -> None:
         return
     with atomic_write(path) as stream:
         stream.write(json.dumps(run, indent=1).encode())
+
+
+def _weights(source: Predicting) -> list[str]:
+    """Which weights, and in which form: the exports of a checkpoint keep its hash."""
+    document = source.predictor.checkpoint.document
+    return [document["weights_sha256"], document["precision"]]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -22,11 +22,14 @@ from SegMateCore.volume import Volume
 
 
 class Found(Protocol):
-    """names: of the organs that could have been found. grid: canonical; its voxels are of no interest."""
+    """names: of the organs that could have been found. grid: canonical; its voxels are of no interest.
+    resampled: whether it was brought onto this grid from another one.
+    """
 
     names: tuple[str, ...]
     grid: Volume
     provenance: dict
+    resampled: bool
 
     def mask(self, name: str) -> np.ndarray: ...
 
@@ -36,6 +39,7 @@ class FoundLabels:
     """One label map: every voxel belongs to one organ at most."""
 
     segmentation: Segmentation
+    resampled: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -56,7 +60,7 @@ class FoundLabels:
         """The labels of the nearest voxels, in the patient, on another canonical grid; 0 outside."""
         labels = labels_onto(grid, self.segmentation.labels, self.segmentation.affine)
         made = Segmentation(labels, grid.affine, self.segmentation.organs, self.segmentation.provenance)
-        return FoundLabels(made)
+        return FoundLabels(made, resampled=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +75,10 @@ class FoundMasks:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(name for name, _ in self.files.masks)
+
+    @property
+    def resampled(self) -> bool:
+        return self.target is not None
 
     @property
     def provenance(self) -> dict:

@@ -15,6 +15,7 @@ from SegMateCore.data.datasets.source import SourceCase
 from SegMateCore.data.store import StoreCase
 from SegMateCore.data.store_index import CASE_FILE_NAME
 from SegMateCore.errors import SegMateError
+from SegMateCore.evaluation.file_facts import file_facts
 from SegMateCore.evaluation.label_files import LabelFiles, canonical, on_grid
 from SegMateCore.organs import OrganSet
 from SegMateCore.segmentation import Segmentation
@@ -26,7 +27,8 @@ class ReferenceCase(Protocol):
 
     patient: cases of one patient are not independent. annotated: names of organs, None: all in the file's
     table. problem: why it cannot be used, None if it can. files(): what the labels are read from; meaning():
-    JSON-able, what their values stand for.
+    JSON-able, what their values stand for. ct_facts(): JSON-able, which CT it is and how it is read, None
+    where there is none.
     """
 
     name: str
@@ -41,6 +43,8 @@ class ReferenceCase(Protocol):
     def labels(self) -> Segmentation: ...
 
     def ct(self) -> Volume | None: ...
+
+    def ct_facts(self) -> object: ...
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,9 @@ class LabelMapReference:
 
     def ct(self) -> Volume | None:
         return None if self.ct_path is None else Volume.read(self.ct_path, self.reading.affine_source)
+
+    def ct_facts(self) -> object:
+        return None if self.ct_path is None else [*file_facts(self.ct_path), self.reading.affine_source]
 
 
 @dataclass(frozen=True)
@@ -118,6 +125,9 @@ class DatasetReference:
     def ct(self) -> Volume:
         return Volume.read(self.case.ct, self.reading.affine_source)
 
+    def ct_facts(self) -> object:
+        return [*file_facts(self.case.ct), self.reading.affine_source]
+
 
 @dataclass(frozen=True)
 class StoreReference:
@@ -154,6 +164,10 @@ class StoreReference:
 
     def ct(self) -> Volume:
         return self.case.original_ct()
+
+    def ct_facts(self) -> object:
+        # The hash of the file that it was made of, wherever the Store lies.
+        return self.case.source[0].sha256
 
 
 def require_ct(case: ReferenceCase) -> Volume:

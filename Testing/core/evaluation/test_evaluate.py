@@ -248,7 +248,7 @@ class TestCheckpoints:
         probabilities = band_predictor().probabilities(ct)
         truth = Volume.read(cases / "case_0/labels.nii.gz").voxels
         rows = {row["organ"]: row for row in rows_of(tmp_path / "out/cases.csv") if row["case"] == "case_0"}
-        slices = json.loads((tmp_path / "out/predictions/case_0.slices.json").read_text())
+        slices = json.loads((tmp_path / "out/predictions/case_0.slices.json").read_text())["highest"]
         for channel, organ in enumerate(NINE):
             mask = Volume.read(tmp_path / f"out/predictions/case_0/{organ.key}.nii.gz").voxels
             assert np.array_equal(mask > 0, probabilities[channel] > 0.5)
