@@ -55,7 +55,7 @@ class LabelFiles:
         stand for no organ, NaN, masks that overlap or lie on different grids.
         """
         if not self.masks and numbers is None:
-            return canonical(Segmentation.read(self.path))
+            return canonical(Segmentation.read(self.path, None, reading.affine_source))
         organs = organs_named([name for name, _ in self.masks or numbers])
         grid = Volume.read(self.files()[0], reading.affine_source).canonical()
         source = Masks(self.masks) if self.masks else LabelMap(self.path, numbers)

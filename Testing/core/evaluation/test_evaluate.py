@@ -285,3 +285,22 @@ def test_comparing_from_the_command_line(tmp_path, capsys):
     assert "only in A: c" in text.err and "+0.2000" in text.out
     rows = rows_of(tmp_path / "AB/comparison.csv")
     assert {row["difference"] for row in rows if row["metric"] == "hd95_mm"} == {"-3.0"}
+
+
+def test_two_geometries_in_a_label_map_are_decided_by_choice(tmp_path, capsys):
+    import nibabel
+
+    other = LPS.copy()
+    other[0, 3] += 50
+    for part in ("truth", "found"):
+        (tmp_path / part).mkdir()
+        image = nibabel.Nifti1Image(block_labels().transpose(2, 1, 0), LPS)
+        image.set_sform(LPS, 1)
+        image.set_qform(other, 1)
+        nibabel.save(image, tmp_path / part / "a.nii.gz")
+    words = (tmp_path / "truth", "--predictions", tmp_path / "found", "-o", tmp_path / "out")
+    assert run(*words) == 2
+    for source in ("sform", "qform"):
+        assert run(*words, "--affine", source) == 0
+        grid = json.loads((tmp_path / "out/cases/a.json").read_text())["grid"]
+        assert ("at -28" in grid) == (source == "sform"), grid
