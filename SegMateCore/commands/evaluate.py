@@ -161,6 +161,8 @@ def run(arguments: argparse.Namespace) -> int:
         results = evaluate(evaluation, progress, asked.is_set)
     if not arguments.quiet:
         say(_summary_table(results.summary))
+        for text in results.head["notes"][len(references.notes) :]:
+            note(text)
         note(f"scored: {len(results.cases)}, not scored: {len(results.failed)}; written to {output}")
     for name, reason in results.failed:
         note(f"segmate: {name} not scored: {reason}")

@@ -21,12 +21,18 @@ from SegMateCore.errors import SegMateError
 from SegMateCore.evaluation import bootstrap
 from SegMateCore.evaluation.case_scores import CASES_FOLDER, CaseTask, Scoring, score_case
 from SegMateCore.evaluation.finding import References
-from SegMateCore.evaluation.label_files import LabelFiles, find_label_files, label_files_at
+from SegMateCore.evaluation.label_files import (
+    LabelFiles,
+    find_label_files,
+    is_mask_folder,
+    label_files_at,
+    with_unwritten,
+)
 from SegMateCore.evaluation.predicting import PREDICTIONS_FOLDER, Predicting
 from SegMateCore.evaluation.references import ReferenceCase
 from SegMateCore.evaluation.report import write_report
 from SegMateCore.evaluation.result_files import Results, write_results
-from SegMateCore.evaluation.summary import summarise
+from SegMateCore.evaluation.summary import not_predicted, summarise
 from SegMateCore.notices import RESEARCH_ONLY
 from SegMateCore.predictor import Progress
 from SegMateCore.version import __version__
@@ -53,15 +59,16 @@ def pair_up(references: References, predictions: Path) -> Paired:
     if not predictions.exists():
         raise SegMateError(f"no file or folder {predictions}; expected predictions such as CASE.nii.gz")
     cases = references.cases
-    if predictions.is_file():
+    if predictions.is_file() or is_mask_folder(predictions):
         files = label_files_at(predictions)
         if files is None or len(cases) != 1:
+            what = "one file" if predictions.is_file() else "the folder of one case's masks"
             raise SegMateError(
-                f"{predictions} is one file and there are {len(cases)} references: expected a folder of"
-                " predictions, or one label map for one reference"
+                f"{predictions} is {what} and there are {len(cases)} references: expected a folder of"
+                " predictions, or one prediction for one reference"
             )
         return Paired(((cases[0], files),), (), ())
-    found = find_label_files(predictions)
+    found = with_unwritten(find_label_files(predictions))
     if not found:
         raise SegMateError(f"{predictions} holds no label maps: expected CASE.nii.gz, or a folder per case")
     pairs, alone = [], []
@@ -196,11 +203,15 @@ def _head(evaluation: Evaluation, rows: Sequence[dict]) -> dict:
 
 def _notes(rows: Sequence[dict]) -> list[str]:
     """What the figures do not show by themselves."""
-    without: dict[str, list[str]] = {}
+    absent, without = not_predicted(rows), {}
     for row in rows:
         if row["slices"]["no_auc"] is not None:
             without.setdefault(row["slices"]["no_auc"], []).append(row["case"])
-    return [f"no AUC: {reason} in {_listed(names)}" for reason, names in without.items()]
+    notes = [f"no AUC: {reason} in {_listed(names)}" for reason, names in without.items()]
+    if absent:
+        counts = ", ".join(f"{organ} in {count} of {len(rows)} cases" for organ, count in absent.items())
+        notes.append(f"annotated, but not among the predicted organs, and not scored: {counts}")
+    return notes
 
 
 def _claim(evaluation: Evaluation) -> None:

@@ -74,7 +74,7 @@ class FoundMasks:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(name for name, _ in self.files.masks)
+        return (*(name for name, _ in self.files.masks), *self.files.unwritten)
 
     @property
     def resampled(self) -> bool:
@@ -86,10 +86,9 @@ class FoundMasks:
 
     def mask(self, name: str) -> np.ndarray:
         """Raises SegMateError for a mask on another grid than the first, or with more than two values."""
-        joined = None
-        for path in dict(self.files.masks)[name]:
-            mask = self._read(path)
-            joined = mask if joined is None else joined | mask
+        joined = np.zeros(self.grid.shape, bool)
+        for path in dict(self.files.masks).get(name, ()):
+            joined |= self._read(path)
         if self.target is None:
             return joined
         return labels_onto(self.target, joined.view(np.uint8), self.grid.affine).astype(bool)
@@ -133,4 +132,9 @@ def read_found(
             f"{files.path} is a label map, in which no voxel can have two organs: --multilabel takes folders"
             " with a mask per organ"
         )
+    return found_masks(files, reading)
+
+
+def found_masks(files: LabelFiles, reading: Reading) -> FoundMasks:
+    """Masks on the grid of the first one. Raises SegMateError."""
     return FoundMasks(files, Volume.read(files.files()[0], reading.affine_source).canonical(), reading)

@@ -40,7 +40,7 @@ def values_of(rows: Sequence[dict], organs: Sequence[str], metric: str) -> np.nd
 
 def summarise(rows: Sequence[dict]) -> dict:
     """{"organs": {organ: {counts, "metrics": {key: figures}, "slices": figures}}, "all organs": {key:
-    figures}}.
+    figures}, "not_predicted": {organ: cases}}.
 
     Figures: n, mean, median, low, high (of the mean's interval), each None where it has no meaning. The
     mean over all organs is that of the organs' means, and n their number. rows: at least one.
@@ -61,7 +61,13 @@ def summarise(rows: Sequence[dict]) -> dict:
         overall[metric] = _overall(each, means, len(set(patients)))
     for organ in organs:
         tables[organ]["slices"] = _slices(rows, organ)
-    return {"organs": tables, ALL_ORGANS: overall}
+    return {"organs": tables, ALL_ORGANS: overall, "not_predicted": not_predicted(rows)}
+
+
+def not_predicted(rows: Sequence[dict]) -> dict[str, int]:
+    """Annotated organs that predictions could not hold -> in how many cases."""
+    names = [name for row in rows for name in row["not_predicted"]]
+    return {name: names.count(name) for name in dict.fromkeys(names)}
 
 
 def _counts(rows: Sequence[dict], organ: str) -> dict:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 
 import numpy as np
 import pytest
 from fake_network import band_predictor
-from label_folders import without, write_labels, write_pairs
+from label_folders import rows_of, run, without, write_labels, write_pairs
 from small_ct import write_ct
 from small_datasets import LPS, block_labels, write_case_folders
 
@@ -26,15 +25,6 @@ from SegMateCore.segmentation import Segmentation
 from SegMateCore.volume import Volume
 
 FILES = ["cases", "cases.csv", "report.html", "results.json", "run.json", "summary.csv"]
-
-
-def run(*words) -> int:
-    return main(["evaluate", *map(str, words), "--jobs", "0", "--quiet"])
-
-
-def rows_of(path) -> list[dict]:
-    with open(path, newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 class TestPredictions:
@@ -285,22 +275,3 @@ def test_comparing_from_the_command_line(tmp_path, capsys):
     assert "only in A: c" in text.err and "+0.2000" in text.out
     rows = rows_of(tmp_path / "AB/comparison.csv")
     assert {row["difference"] for row in rows if row["metric"] == "hd95_mm"} == {"-3.0"}
-
-
-def test_two_geometries_in_a_label_map_are_decided_by_choice(tmp_path, capsys):
-    import nibabel
-
-    other = LPS.copy()
-    other[0, 3] += 50
-    for part in ("truth", "found"):
-        (tmp_path / part).mkdir()
-        image = nibabel.Nifti1Image(block_labels().transpose(2, 1, 0), LPS)
-        image.set_sform(LPS, 1)
-        image.set_qform(other, 1)
-        nibabel.save(image, tmp_path / part / "a.nii.gz")
-    words = (tmp_path / "truth", "--predictions", tmp_path / "found", "-o", tmp_path / "out")
-    assert run(*words) == 2
-    for source in ("sform", "qform"):
-        assert run(*words, "--affine", source) == 0
-        grid = json.loads((tmp_path / "out/cases/a.json").read_text())["grid"]
-        assert ("at -28" in grid) == (source == "sform"), grid

@@ -137,6 +137,19 @@ def test_wrong_command_lines(pairs, tmp_path, capsys):
     assert "no published split" in text
 
 
+def test_choices_that_would_be_passed_over(pairs, tmp_path, capsys):
+    write_case_folders(tmp_path / "cases", 1)
+    words = (tmp_path / "cases", "--predictions", pairs[1])
+    assert "--annotated goes with plain label maps" in refused(capsys, *words, "--annotated", "liver")
+
+
+def test_masks_of_one_case_against_several(tmp_path, capsys):
+    truth, _ = write_pairs(tmp_path, ["a", "b"])
+    for name in ("liver", "aorta"):
+        write_labels(tmp_path / f"masks/{name}.nii.gz", block_labels() == 5)
+    assert "the folder of one case's masks" in refused(capsys, truth, "--predictions", tmp_path / "masks")
+
+
 def test_a_checkpoint_needs_cts(pairs, bands_onnx, tmp_path, capsys):
     text = refused(capsys, pairs[0], "--checkpoint", bands_onnx, "-o", tmp_path / "out")
     assert "a has no CT beside its labels" in text

@@ -25,7 +25,8 @@ def row(case: str, patient: str | None = None, **organs) -> dict:
         "case": case,
         "patient": patient or case,
         "organs": entries,
-        "slices": {"count": 4, "organs": slices},
+        "not_predicted": [],
+        "slices": {"count": 4, "no_auc": None, "organs": slices},
     }
 
 
