@@ -15,6 +15,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from SegMateCore.atomic import atomic_write
 from SegMateCore.data.datasets.references import Reading, grid_text
 from SegMateCore.data.store_index import runs_of
@@ -147,8 +149,12 @@ def _scores(task: CaseTask, reference: Found, found: Found) -> dict:
         score = score_organ(truth, mask, axes_mm)
         figures = {key: _plain(value) for key, value in score.values.items()}
         organs[name] = {
-            "state": score.state, "reference_ml": score.reference_ml, "found_ml": score.found_ml, **figures
-        }  # fmt: skip
+            "state": score.state,
+            "reference": _mask_hash(truth),
+            "reference_ml": score.reference_ml,
+            "found_ml": score.found_ml,
+            **figures,
+        }
         slices[name] = {
             "reference": runs_of(truth.any(axis=(1, 2))),
             "found": runs_of(mask.any(axis=(1, 2))),
@@ -164,6 +170,11 @@ def _scores(task: CaseTask, reference: Found, found: Found) -> dict:
             "organs": slices,
         },
     }
+
+
+def _mask_hash(mask: np.ndarray) -> str:
+    """So that comparisons know whether two evaluations had the same reference."""
+    return hashlib.blake2b(np.packbits(mask).tobytes(), digest_size=16).hexdigest()
 
 
 def _why_no_auc(task: CaseTask, resampled: bool, highest: dict) -> str | None:

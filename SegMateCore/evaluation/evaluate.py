@@ -179,6 +179,7 @@ def _head(evaluation: Evaluation, rows: Sequence[dict]) -> dict:
         "references": evaluation.references.title,
         "notes": [*evaluation.references.notes, *_notes(rows)],
         "mode": "multilabel" if scoring.multilabel else "label map",
+        "demonstration": any(row["provenance"].get("demonstration") for row in rows),
         "resampled": scoring.resample,
         "bootstrap": {
             "samples": bootstrap.SAMPLES, "seed": bootstrap.SEED, "level": bootstrap.LEVEL, "unit": "patient"

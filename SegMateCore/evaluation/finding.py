@@ -131,6 +131,8 @@ def _refuse_what_does_not_go(kind: str, choices: ReferenceChoices) -> None:
 
 def _store(path: Path, choices: ReferenceChoices) -> References:
     store = Store.open(path)
+    if choices.part == ALL_PARTS and choices.fold is not None:
+        raise SegMateError("--fold goes with --split train or val: --split all takes every fold")
     if choices.part == ALL_PARTS:
         cases, part = store.cases, ALL_PARTS
     else:

@@ -155,6 +155,20 @@ def test_a_checkpoint_needs_cts(pairs, bands_onnx, tmp_path, capsys):
     assert "a has no CT beside its labels" in text
 
 
+def test_onnx_files_that_are_no_checkpoints(bands_onnx, tmp_path, capsys):
+    import onnx
+
+    write_case_folders(tmp_path / "cases", 1)
+    words = (tmp_path / "cases", "-o", tmp_path / "out", "--checkpoint")
+    (tmp_path / "broken.onnx").write_bytes(bands_onnx.read_bytes()[:200])
+    assert "broken.onnx" in refused(capsys, *words, tmp_path / "broken.onnx")
+    model = onnx.load(bands_onnx)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "plain.onnx")
+    assert "plain.onnx" in refused(capsys, *words, tmp_path / "plain.onnx")
+    assert not (tmp_path / "out").exists()
+
+
 def _write_float(path, values: np.ndarray) -> None:
     """A float32 NIfTI, NaN and all, which Volume would refuse."""
     import nibabel

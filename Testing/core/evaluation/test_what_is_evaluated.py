@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
 from label_folders import rows_of, run, write_labels, write_pairs
 from small_datasets import LPS, block_labels, write_case_folders
 
+from SegMateCore.notices import DEMONSTRATION
 from SegMateCore.organs import NINE
 from SegMateCore.segmentation import Segmentation
 from SegMateCore.volume import Volume
@@ -129,3 +131,29 @@ def test_two_geometries_in_a_label_map_are_decided_by_choice(tmp_path, capsys):
         assert run(*words, "--affine", source) == 0
         grid = json.loads((tmp_path / "out/cases/a.json").read_text())["grid"]
         assert ("at -28" in grid) == (source == "sform"), grid
+
+
+def test_names_of_files_that_are_no_text(tmp_path):
+    name = os.fsdecode(b"a\xff")
+    try:
+        truth, found = write_pairs(tmp_path, [name])
+    except (OSError, UnicodeError):
+        pytest.skip("the file system takes text alone")
+    assert run(truth, "--predictions", found, "-o", tmp_path / "out") == 0
+    assert rows_of(tmp_path / "out/cases.csv")[0]["case"] == "a\\udcff"
+    assert "a\\udcff" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
+
+
+def test_results_of_the_demonstration_checkpoint_are_told_as_such(tmp_path):
+    write_labels(tmp_path / "truth/a.nii.gz", block_labels())
+    write_labels(tmp_path / "found/a.nii.gz", block_labels(), provenance={"demonstration": True})
+    assert run(tmp_path / "truth", "--predictions", tmp_path / "found", "-o", tmp_path / "out") == 0
+    assert DEMONSTRATION in (tmp_path / "out/report.html").read_text(encoding="utf-8")
+
+
+def test_the_same_predictions_against_other_references_are_not_compared(tmp_path, capsys):
+    truth, found = write_pairs(tmp_path, ["a"])
+    for part in ("truth", "found"):
+        assert run(tmp_path / part, "--predictions", truth, "-o", tmp_path / f"scores_{part}") == 0
+    assert run("--compare", tmp_path / "scores_truth", tmp_path / "scores_found") == 2
+    assert "different references of a" in capsys.readouterr().err
