@@ -110,6 +110,12 @@ def with_unwritten(found: Mapping[str, LabelFiles]) -> dict[str, LabelFiles]:
     }
 
 
+def mask_files(folder: Path, organs: OrganSet) -> LabelFiles | None:
+    """The masks of these organs in the folder of one case, None where there are none."""
+    masks = _masks_in(folder, organs)
+    return LabelFiles(folder.name, folder, masks) if masks else None
+
+
 def is_mask_folder(folder: Path) -> bool:
     """Whether the files in a folder are the masks of one case, and no cases: two organs, or nothing else."""
     masks = _masks_in(folder)
@@ -137,12 +143,14 @@ def label_files_at(entry: Path) -> LabelFiles | None:
     return None
 
 
-def _masks_in(folder: Path) -> tuple[tuple[str, tuple[Path, ...]], ...]:
-    """(organ name, files) of the known organs whose masks, whole or in parts (lobes), lie in `folder`."""
+def _masks_in(folder: Path, organs: OrganSet | None = None) -> tuple[tuple[str, tuple[Path, ...]], ...]:
+    """(organ name, files) of the organs (None: all known ones) whose masks, whole or in parts (lobes), lie in
+    `folder`.
+    """
     if not folder.is_dir():
         return ()
     masks = []
-    for organ in known_organs():
+    for organ in organs or known_organs():
         for names in ((organ.key,), structures(organ)):
             files = tuple(folder / f"{name}{MASK_SUFFIX}" for name in names)
             if all(path.is_file() for path in files):

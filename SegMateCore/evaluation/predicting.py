@@ -20,7 +20,7 @@ import numpy as np
 from SegMateCore.atomic import atomic_folder
 from SegMateCore.cancelling import IsCancelled, stop_if
 from SegMateCore.errors import SegMateError
-from SegMateCore.evaluation.label_files import LabelFiles, label_files_at
+from SegMateCore.evaluation.label_files import LabelFiles, mask_files
 from SegMateCore.evaluation.references import ReferenceCase, require_ct
 from SegMateCore.evaluation.slice_probabilities import made_from, write_highest
 from SegMateCore.nifti import write_nifti
@@ -30,7 +30,7 @@ from SegMateCore.provenance import read_provenance
 from SegMateCore.segmentation import Segmentation
 from SegMateCore.volume import Volume
 
-PREDICTIONS_FOLDER = "predictions"
+PREDICTIONS_FOLDER, SUFFIX = "predictions", ".nii.gz"
 # The key in a prediction's provenance under which the hash of all that decides it stands.
 ORIGIN_KEY = "made_from"
 # What of a checkpoint's document decides its labels; its name and description do not.
@@ -69,7 +69,7 @@ class Predicting:
         Cancelled.
         """
         folder = self.output / PREDICTIONS_FOLDER
-        place = folder / (case.name if self.multilabel else f"{case.name}.nii.gz")
+        place = folder / (case.name if self.multilabel else f"{case.name}{SUFFIX}")
         wants_slices = self.slices or self.multilabel
         highest = folder / f"{case.name}.slices.json" if wants_slices else None
         origin = self._origin(case)
@@ -77,7 +77,13 @@ class Predicting:
             volume = require_ct(case)
             make = self._masks if self.multilabel else self._labels
             make(volume, place, highest, origin, progress, cancelled)
-        return Prediction(label_files_at(place), highest)
+        return Prediction(self._files(place), highest)
+
+    def _files(self, place: Path) -> LabelFiles | None:
+        """What lies at `place`, None where nothing does."""
+        if self.multilabel:
+            return mask_files(place, self.predictor.checkpoint.organs)
+        return LabelFiles(place.name.removesuffix(SUFFIX), place) if place.is_file() else None
 
     def _origin(self, case: ReferenceCase) -> str:
         """A hash of all that decides a prediction: the CT, the weights, what is done before and after."""
@@ -87,10 +93,9 @@ class Predicting:
         made_of = [case.ct_facts(), parts, rules, self.options.flip_average, self.multilabel]
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
-    @staticmethod
-    def _is_made(place: Path, origin: str) -> bool:
+    def _is_made(self, place: Path, origin: str) -> bool:
         """Whether what lies at `place` is what would be made again."""
-        files = label_files_at(place) if place.exists() else None
+        files = self._files(place)
         if files is None:
             return False
         try:

@@ -139,7 +139,7 @@ def test_wrong_command_lines(pairs, tmp_path, capsys):
 
 def test_choices_that_would_be_passed_over(pairs, tmp_path, capsys):
     write_case_folders(tmp_path / "cases", 1)
-    words = (tmp_path / "cases", "--predictions", pairs[1])
+    words = (tmp_path / "cases", "--predictions", pairs[1], "-o", tmp_path / "out")
     assert "--annotated goes with plain label maps" in refused(capsys, *words, "--annotated", "liver")
 
 
@@ -147,7 +147,8 @@ def test_masks_of_one_case_against_several(tmp_path, capsys):
     truth, _ = write_pairs(tmp_path, ["a", "b"])
     for name in ("liver", "aorta"):
         write_labels(tmp_path / f"masks/{name}.nii.gz", block_labels() == 5)
-    assert "the folder of one case's masks" in refused(capsys, truth, "--predictions", tmp_path / "masks")
+    words = (truth, "--predictions", tmp_path / "masks", "-o", tmp_path / "out")
+    assert "the folder of one case's masks" in refused(capsys, *words)
 
 
 def test_a_checkpoint_needs_cts(pairs, bands_onnx, tmp_path, capsys):

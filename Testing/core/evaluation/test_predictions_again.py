@@ -18,7 +18,7 @@ from SegMateCore.evaluation.finding import ReferenceChoices, find_references
 from SegMateCore.evaluation.predicting import Predicting
 from SegMateCore.evaluation.result_files import Results
 from SegMateCore.evaluation.slice_probabilities import read_highest
-from SegMateCore.organs import NINE
+from SegMateCore.organs import NINE, OrganSet
 from SegMateCore.predictor import PredictOptions, Predictor
 from SegMateCore.segmentation import Segmentation
 from SegMateCore.volume import Volume
@@ -136,6 +136,19 @@ def test_the_ct_s_slices_are_not_those_of_a_reference_on_another_grid(tmp_path):
     assert results.cases[0]["resampled"]
     assert results.summary["organs"]["liver"]["slices"]["auc"] is None
     assert any("no AUC" in note and "another grid" in note for note in results.head["notes"])
+
+
+def test_masks_of_organs_that_only_the_checkpoint_knows(cases, tmp_path):
+    organs = OrganSet(tuple(replace(o, name="thymoma") if o.name == "trachea" else o for o in NINE))
+    document = {"annotated": ["thymoma", "liver"], "organs": organs.to_list()}
+    (cases / "a/organs.json").write_text(json.dumps(document))
+    predictor = changed(organs=organs.to_list())
+    references = find_references(cases, ReferenceChoices(organs=organs))
+    source = Predicting(predictor, tmp_path / "out", multilabel=True)
+    for _ in range(2):
+        evaluation = Evaluation(references, source, Scoring(multilabel=True), tmp_path / "out")
+        assert set(evaluate(evaluation).summary["organs"]) == {"liver", "thymoma"}
+    assert runs(predictor) == 1
 
 
 def test_a_sheared_ct_keeps_its_labels_and_has_no_auc(cases, tmp_path):
