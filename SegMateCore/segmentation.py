@@ -53,14 +53,17 @@ class Segmentation:
         object.__setattr__(self, "affine", volume.affine)
 
     @classmethod
-    def read(cls, path: str | PathLike, organs: OrganSet | None = None) -> Segmentation:
+    def read(
+        cls, path: str | PathLike, organs: OrganSet | None = None, affine_source: str | None = None
+    ) -> Segmentation:
         """Read multi-label .nii, .nii.gz, .nrrd or .seg.nrrd.
 
-        organs: None takes the table inside the file, and the usual nine when it has none.
+        organs: None takes the table inside the file, and the usual nine when it has none. affine_source:
+        "sform" or "qform" decides where a NIfTI header gives two geometries.
         """
         path = Path(path)
         try:
-            return _read(path, organs)
+            return _read(path, organs, affine_source)
         except SegMateError as error:
             raise SegMateError(f"{path}: {error}") from error
 
@@ -123,14 +126,14 @@ def values_in(labels: np.ndarray) -> list[int]:
     return np.flatnonzero(counts).tolist()
 
 
-def _read(path: Path, organs: OrganSet | None) -> Segmentation:
+def _read(path: Path, organs: OrganSet | None, affine_source: str | None) -> Segmentation:
     if not path.is_file():
         raise SegMateError("no such file; check the path")
     name = path.name.lower()
     if name.endswith((".nii", ".nii.gz")):
         from SegMateCore.nifti import read_comments, read_nifti
 
-        volume = read_nifti(path)
+        volume = read_nifti(path, affine_source)
         found, provenance = parse_document(read_comments(path))
         labels = as_labels(volume.voxels)
         return Segmentation(labels, volume.affine, organs or found, provenance, volume.nifti_geometry)

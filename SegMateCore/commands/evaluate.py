@@ -138,6 +138,7 @@ def run(arguments: argparse.Namespace) -> int:
     from SegMateCore.evaluation.case_scores import Scoring
     from SegMateCore.evaluation.evaluate import Evaluation, evaluate
     from SegMateCore.evaluation.finding import ReferenceChoices, find_references
+    from SegMateCore.evaluation.summary import left_out
 
     output = arguments.output or Path("evaluation")
     reading = Reading(arguments.overlaps, arguments.affine)
@@ -161,6 +162,9 @@ def run(arguments: argparse.Namespace) -> int:
         results = evaluate(evaluation, progress, asked.is_set)
     if not arguments.quiet:
         say(_summary_table(results.summary))
+        for text in (left_out(results.summary), *results.head["notes"][len(references.notes) :]):
+            if text is not None:
+                note(text)
         note(f"scored: {len(results.cases)}, not scored: {len(results.failed)}; written to {output}")
     for name, reason in results.failed:
         note(f"segmate: {name} not scored: {reason}")
@@ -195,7 +199,7 @@ def _predicting(arguments: argparse.Namespace, output: Path):
 
 def _summary_table(summary: dict) -> str:
     from SegMateCore.evaluation.metrics import FALSE_ALARM, MISSED
-    from SegMateCore.evaluation.summary import ALL_ORGANS
+    from SegMateCore.evaluation.summary import ALL_ORGANS, totals
 
     columns = ("dice", "nsd_1mm", "nsd_2mm", "nsd_3mm", "hd95_mm", "asd_mm", "volume_error_ml")
     header = ("organ", "n", "missed", "false", "Dice", "95 % interval", *(f"NSD {mm} mm" for mm in (1, 2, 3)),
@@ -204,7 +208,8 @@ def _summary_table(summary: dict) -> str:
     for organ, entry in summary["organs"].items():
         counts = (entry["metrics"]["dice"]["n"], entry[MISSED], entry[FALSE_ALARM])
         rows.append((organ, *counts, *_figures(entry["metrics"], columns)))
-    rows.append((ALL_ORGANS, "", "", "", *_figures(summary[ALL_ORGANS], columns)))
+    sums = totals(summary)
+    rows.append((ALL_ORGANS, "", sums[MISSED], sums[FALSE_ALARM], *_figures(summary[ALL_ORGANS], columns)))
     return table(rows, header)
 
 
@@ -231,12 +236,17 @@ def _compare(arguments: argparse.Namespace) -> int:
         if names:
             note(f"only in {which}: {', '.join(names)}")
     rows = [
-        (each.organ, each.metric, each.n, each.unpaired, _number(each.a, 4), _number(each.b, 4),
-         f"{each.difference:+.4f}", "-" if each.low is None else f"{each.low:+.4f} to {each.high:+.4f}",
+        (each.organ, each.metric, each.n, each.unpaired, f"{each.missed_a}/{each.missed_b}",
+         f"{each.false_alarms_a}/{each.false_alarms_b}", _number(each.a, 4), _number(each.b, 4),
+         "-" if each.difference is None else f"{each.difference:+.4f}",
+         "-" if each.low is None else f"{each.low:+.4f} to {each.high:+.4f}",
          "-" if each.p is None else f"{each.p:.2g}")
         for each in comparison.differences if each.metric in COMPARED
     ]  # fmt: skip
-    header = ("organ", "metric", "n", "unpaired", "A", "B", "B - A", "95 % interval", "p")
+    header = ("organ", "metric", "n", "unpaired", "missed A/B", "false A/B", "A", "B", "B - A",
+              "95 % interval", "p")  # fmt: skip
+    for text in comparison.notes:
+        note(text)
     for which, name, folder in zip("AB", comparison.names, arguments.compare):
         note(f"{which}: {name} ({folder})")
     say(table(rows, header))

@@ -8,6 +8,7 @@ means over columns and differences of columns have intervals too. The same seed 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -23,10 +24,18 @@ def resampled_means(values: np.ndarray, patients: Sequence[str]) -> np.ndarray:
     sums, counts = np.zeros((2, len(names), values.shape[1]))
     np.add.at(sums, group, np.where(known, values, 0))
     np.add.at(counts, group, known)
-    rng = np.random.default_rng(SEED)
-    draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), SAMPLES).astype(np.float64)
+    draws = _draws(len(names))
     with np.errstate(invalid="ignore"):
         return (draws @ sums) / (draws @ counts)
+
+
+@lru_cache(maxsize=1)
+def _draws(patients: int) -> np.ndarray:
+    """How often each patient is drawn, float64 (SAMPLES, patients); the same for all organs and metrics."""
+    rng = np.random.default_rng(SEED)
+    draws = rng.multinomial(patients, np.full(patients, 1 / patients), SAMPLES).astype(np.float64)
+    draws.flags.writeable = False
+    return draws
 
 
 def interval(means: np.ndarray, patients: int) -> tuple[float, float] | None:

@@ -19,7 +19,7 @@ from scipy.stats import wilcoxon
 from SegMateCore.atomic import atomic_write
 from SegMateCore.errors import SegMateError
 from SegMateCore.evaluation import bootstrap
-from SegMateCore.evaluation.metrics import METRIC_KEYS
+from SegMateCore.evaluation.metrics import FALSE_ALARM, METRIC_KEYS, MISSED
 from SegMateCore.evaluation.result_files import Results, write_csv
 from SegMateCore.evaluation.summary import ALL_ORGANS, organ_order, values_of
 from SegMateCore.notices import RESEARCH_ONLY
@@ -32,8 +32,9 @@ SAME = 1e-9
 @dataclass(frozen=True)
 class Difference:
     """One organ and metric. n: cases with a finite figure in both. unpaired: cases where only one of the
-    two is finite, as when one of them misses the organ. difference: mean of B - A; low, high: of its
-    interval; a, b: means over the n cases. lower, equal, higher: cases by the sign of B - A. p: None where
+    two is finite, as when one of them misses the organ. missed_a to false_alarms_b: cases of each, among
+    all that are compared. difference: mean of B - A; low, high: of its interval; a, b: means over the n
+    cases, all None where there are none. lower, equal, higher: cases by the sign of B - A. p: None where
     nothing differs.
     """
 
@@ -41,9 +42,13 @@ class Difference:
     metric: str
     n: int
     unpaired: int
-    a: float
-    b: float
-    difference: float
+    missed_a: int
+    missed_b: int
+    false_alarms_a: int
+    false_alarms_b: int
+    a: float | None
+    b: float | None
+    difference: float | None
     low: float | None
     high: float | None
     lower: int
@@ -54,17 +59,18 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """names: of A and B. only_a, only_b: cases in one of them alone."""
+    """names: of A and B. only_a, only_b: cases in one of them alone. notes: in what else the two differ."""
 
     names: tuple[str, str]
     cases: tuple[str, ...]
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
     differences: tuple[Difference, ...]
+    notes: tuple[str, ...] = ()
 
 
 def compare(a: Results, b: Results) -> Comparison:
-    """Raises SegMateError where no case or no organ is in both."""
+    """Raises SegMateError where no case or no organ is in both, or a case has other references."""
     rows = [{row["case"]: row for row in results.cases} for results in (a, b)]
     shared = [name for name in rows[0] if name in rows[1]]
     only = [tuple(name for name in mine if name not in other) for mine, other in (rows, rows[::-1])]
@@ -77,11 +83,37 @@ def compare(a: Results, b: Results) -> Comparison:
     organs = [name for name in organ_order(paired[0]) if name in organ_order(paired[1])]
     if not organs:
         raise SegMateError("the two evaluations have no organ in common")
+    _check_references(paired, organs)
     patients = [row["patient"] for row in paired[0]]
     differences = [
         difference for metric in METRIC_KEYS for difference in _differences(paired, organs, metric, patients)
     ]
-    return Comparison((a.name, b.name), tuple(shared), *only, tuple(differences))
+    return Comparison((a.name, b.name), tuple(shared), *only, tuple(differences), _notes(a, b))
+
+
+def _check_references(paired: list[list[dict]], organs: list[str]) -> None:
+    """Raise SegMateError where A and B were not measured against the same."""
+    for one, other in zip(*paired):
+        shared = [name for name in organs if name in one["organs"] and name in other["organs"]]
+        marks = [
+            [row["grid"], *(row["organs"][name]["reference"] for name in shared)] for row in (one, other)
+        ]
+        if marks[0] != marks[1]:
+            raise SegMateError(
+                f"A and B have different references of {one['case']} (grid or labels): evaluate both against"
+                " the same ones, and compare those"
+            )
+
+
+def _notes(a: Results, b: Results) -> tuple[str, ...]:
+    """What makes the two less alike than the same measurement of two results."""
+    modes = [results.head["mode"] for results in (a, b)]
+    notes = [f"A is scored as {modes[0]}, B as {modes[1]}"] if modes[0] != modes[1] else []
+    for which, results in (("A", a), ("B", b)):
+        count = sum(row["resampled"] for row in results.cases)
+        if count:
+            notes.append(f"predictions of {which} resampled onto the references' grids: {count}")
+    return tuple(notes)
 
 
 def _differences(
@@ -91,34 +123,45 @@ def _differences(
     values = [values_of(rows, organs, metric) for rows in paired]
     finite = [np.isfinite(each) for each in values]
     both = finite[0] & finite[1]
+    apart = finite[0] ^ finite[1]
+    events = np.array([[_counts(rows, organ) for organ in organs] for rows in paired])
     values = [np.where(both, each, np.nan) for each in values]
     found = []
     for column, organ in enumerate(organs):
-        unpaired = int((finite[0] ^ finite[1])[:, column].sum())
+        beside = (int(apart[:, column].sum()), *events[:, column].T.ravel().tolist())
         pair = [each[:, column] for each in values]
-        found.append(_difference(organ, metric, pair, unpaired, patients))
+        found.append(_difference((organ, metric), pair, beside, patients))
     if len(organs) > 1:
         # nanmean of a case without any figure would warn: such rows stay NaN.
         counts = both.sum(axis=1)
         pair = [np.where(counts, np.nansum(each, axis=1) / np.maximum(counts, 1), np.nan) for each in values]
-        found.append(_difference(ALL_ORGANS, metric, pair, int((finite[0] ^ finite[1]).sum()), patients))
-    return [difference for difference in found if difference is not None]
+        beside = (int(apart.sum()), *events.sum(axis=1).T.ravel().tolist())
+        found.append(_difference((ALL_ORGANS, metric), pair, beside, patients))
+    return found
+
+
+def _counts(rows: list[dict], organ: str) -> list[int]:
+    """Misses and false alarms."""
+    states = [row["organs"][organ]["state"] for row in rows if organ in row["organs"]]
+    return [states.count(MISSED), states.count(FALSE_ALARM)]
 
 
 def _difference(
-    organ: str, metric: str, pair: list[np.ndarray], unpaired: int, patients: list[str]
-) -> Difference | None:
-    """From the values (cases,) of A and B, NaN where there is no pair; None where there is none at all."""
+    of: tuple[str, str], pair: list[np.ndarray], beside: tuple[int, ...], patients: list[str]
+) -> Difference:
+    """of: organ and metric. pair: values (cases,) of A and B, NaN where there is no pair. beside: the counts
+    from unpaired to false_alarms_b.
+    """
     known = ~np.isnan(pair[0])
     if not known.any():
-        return None
+        return Difference(*of, 0, *beside, None, None, None, None, None, 0, 0, 0, None)
     difference = pair[1] - pair[0]
     means = bootstrap.resampled_means(difference[:, None], patients)[:, 0]
     drawn = {patient for patient, is_known in zip(patients, known) if is_known}
     low, high = bootstrap.interval(means, len(drawn)) or (None, None)
     signs = np.sign(np.where(np.abs(difference[known]) > SAME, difference[known], 0))
     return Difference(
-        organ, metric, int(known.sum()), unpaired, float(pair[0][known].mean()), float(pair[1][known].mean()),
+        *of, int(known.sum()), *beside, float(pair[0][known].mean()), float(pair[1][known].mean()),
         float(difference[known].mean()), low, high, *(int((signs == sign).sum()) for sign in (-1, 0, 1)),
         _p_value(difference[known][signs != 0]),
     )  # fmt: skip

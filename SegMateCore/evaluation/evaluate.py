@@ -21,12 +21,18 @@ from SegMateCore.errors import SegMateError
 from SegMateCore.evaluation import bootstrap
 from SegMateCore.evaluation.case_scores import CASES_FOLDER, CaseTask, Scoring, score_case
 from SegMateCore.evaluation.finding import References
-from SegMateCore.evaluation.label_files import LabelFiles, find_label_files, label_files_at
+from SegMateCore.evaluation.label_files import (
+    LabelFiles,
+    find_label_files,
+    is_mask_folder,
+    label_files_at,
+    with_unwritten,
+)
 from SegMateCore.evaluation.predicting import PREDICTIONS_FOLDER, Predicting
 from SegMateCore.evaluation.references import ReferenceCase
 from SegMateCore.evaluation.report import write_report
 from SegMateCore.evaluation.result_files import Results, write_results
-from SegMateCore.evaluation.summary import summarise
+from SegMateCore.evaluation.summary import not_predicted, summarise
 from SegMateCore.notices import RESEARCH_ONLY
 from SegMateCore.predictor import Progress
 from SegMateCore.version import __version__
@@ -53,15 +59,16 @@ def pair_up(references: References, predictions: Path) -> Paired:
     if not predictions.exists():
         raise SegMateError(f"no file or folder {predictions}; expected predictions such as CASE.nii.gz")
     cases = references.cases
-    if predictions.is_file():
+    if predictions.is_file() or is_mask_folder(predictions):
         files = label_files_at(predictions)
         if files is None or len(cases) != 1:
+            what = "one file" if predictions.is_file() else "the folder of one case's masks"
             raise SegMateError(
-                f"{predictions} is one file and there are {len(cases)} references: expected a folder of"
-                " predictions, or one label map for one reference"
+                f"{predictions} is {what} and there are {len(cases)} references: expected a folder of"
+                " predictions, or one prediction for one reference"
             )
         return Paired(((cases[0], files),), (), ())
-    found = find_label_files(predictions)
+    found = with_unwritten(find_label_files(predictions))
     if not found:
         raise SegMateError(f"{predictions} holds no label maps: expected CASE.nii.gz, or a folder per case")
     pairs, alone = [], []
@@ -119,7 +126,7 @@ def evaluate(
         more = f" ({len(failed)} cases in all)" if len(failed) > 1 else ""
         raise SegMateError(f"no case could be scored{more}: {name}: {reason}")
     rows.sort(key=lambda row: row["case"])
-    results = Results(_head(evaluation), tuple(rows), tuple(failed), summarise(rows))
+    results = Results(_head(evaluation, rows), tuple(rows), tuple(failed), summarise(rows))
     write_results(results, evaluation.output)
     report("draw", 0, 1)
     write_report(results, {task.reference.name: task for task in tasks}, evaluation.output, cancelled)
@@ -162,7 +169,7 @@ def _prefixed(progress: Progress | None, prefix: str) -> Progress | None:
     return None if progress is None else lambda stage, done, total: progress(prefix + stage, done, total)
 
 
-def _head(evaluation: Evaluation) -> dict:
+def _head(evaluation: Evaluation, rows: Sequence[dict]) -> dict:
     """Where the figures come from."""
     source, scoring = evaluation.source, evaluation.scoring
     head = {
@@ -170,8 +177,9 @@ def _head(evaluation: Evaluation) -> dict:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "notice": RESEARCH_ONLY,
         "references": evaluation.references.title,
-        "notes": list(evaluation.references.notes),
+        "notes": [*evaluation.references.notes, *_notes(rows)],
         "mode": "multilabel" if scoring.multilabel else "label map",
+        "demonstration": any(row["provenance"].get("demonstration") for row in rows),
         "resampled": scoring.resample,
         "bootstrap": {
             "samples": bootstrap.SAMPLES, "seed": bootstrap.SEED, "level": bootstrap.LEVEL, "unit": "patient"
@@ -194,6 +202,19 @@ def _head(evaluation: Evaluation) -> dict:
     }
 
 
+def _notes(rows: Sequence[dict]) -> list[str]:
+    """What the figures do not show by themselves."""
+    absent, without = not_predicted(rows), {}
+    for row in rows:
+        if row["slices"]["no_auc"] is not None:
+            without.setdefault(row["slices"]["no_auc"], []).append(row["case"])
+    notes = [f"no AUC: {reason} in {_listed(names)}" for reason, names in without.items()]
+    if absent:
+        counts = ", ".join(f"{organ} in {count} of {len(rows)} cases" for organ, count in absent.items())
+        notes.append(f"annotated, but not among the predicted organs, and not scored: {counts}")
+    return notes
+
+
 def _claim(evaluation: Evaluation) -> None:
     """Make OUT this evaluation's. Raises SegMateError where it holds another one, whose cases would be
     mixed.
@@ -203,9 +224,7 @@ def _claim(evaluation: Evaluation) -> None:
     run = {
         "references": [case.files()[0].resolve().as_posix() for case in evaluation.references.cases[:1]],
         "title": evaluation.references.title,
-        "predictions": source.resolve().as_posix()
-        if is_folder
-        else source.predictor.checkpoint.weights_sha256,
+        "predictions": source.resolve().as_posix() if is_folder else _weights(source),
         "multilabel": evaluation.scoring.multilabel,
     }
     path = evaluation.output / RUN_NAME
@@ -223,6 +242,12 @@ def _claim(evaluation: Evaluation) -> None:
         return
     with atomic_write(path) as stream:
         stream.write(json.dumps(run, indent=1).encode())
+
+
+def _weights(source: Predicting) -> list[str]:
+    """Which weights, and in which form: the exports of a checkpoint keep its hash."""
+    document = source.predictor.checkpoint.document
+    return [document["weights_sha256"], document["precision"]]
 
 
 def _listed(names: Sequence[str]) -> str:

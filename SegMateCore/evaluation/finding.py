@@ -24,6 +24,7 @@ from SegMateCore.evaluation.label_files import (
     MASK_FOLDER,
     LabelFiles,
     find_label_files,
+    is_mask_folder,
     label_files_at,
     organs_named,
 )
@@ -37,6 +38,8 @@ from SegMateCore.organs import NINE, OrganSet
 
 STORE, LABEL_MAPS, AUTO = "store", "labels", "auto"
 ALL_PARTS = "all"
+# The label map of a case folder, zipped or not.
+_CASE_LABELS = (case_folders.LABELS_NAME, case_folders.LABELS_NAME.removesuffix(".gz"))
 REFERENCE_KINDS = (AUTO, STORE, LABEL_MAPS, *KINDS)
 SPLITS = (*PARTS, ALL_PARTS)
 
@@ -76,6 +79,7 @@ def find_references(path: Path, choices: ReferenceChoices) -> References:
             f"no file or folder {path}; expected references: label maps, a data set or a Store"
         )
     kind = _kind_of(path) if choices.kind == AUTO else choices.kind
+    _refuse_what_does_not_go(kind, choices)
     if kind == STORE:
         found = _store(path, choices)
     elif kind == LABEL_MAPS:
@@ -90,7 +94,7 @@ def find_references(path: Path, choices: ReferenceChoices) -> References:
 def _kind_of(path: Path) -> str:
     """The layout of a folder, told by its names."""
     if path.is_file():
-        return LABEL_MAPS
+        return "folder" if _is_case_folder(path.parent) and path.name in _CASE_LABELS else LABEL_MAPS
     if (path / INDEX_NAME).is_file():
         return STORE
     for labels in ("labelsTr", "labelsVa", "labelsTs"):
@@ -103,12 +107,32 @@ def _kind_of(path: Path) -> str:
         return "totalsegmentator"
     if any(place.is_dir() for place in (*path.glob("Patient_*"), *path.glob("train/Patient_*"))):
         return "segthor"
-    listed = any((entry / case_folders.ORGANS_NAME).is_file() for entry in (path, *entries))
-    return "folder" if listed else LABEL_MAPS
+    listed = any((entry / case_folders.ORGANS_NAME).is_file() for entry in entries)
+    return "folder" if listed or _is_case_folder(path) else LABEL_MAPS
+
+
+def _is_case_folder(path: Path) -> bool:
+    """Whether organs.json lies beside the label map that it is about, and not beside label maps of cases."""
+    return (path / case_folders.ORGANS_NAME).is_file() and any(
+        (path / name).is_file() for name in _CASE_LABELS
+    )
+
+
+def _refuse_what_does_not_go(kind: str, choices: ReferenceChoices) -> None:
+    """Raise SegMateError for choices that would be passed over."""
+    if choices.annotated is not None and kind != LABEL_MAPS:
+        raise SegMateError(
+            f"--annotated goes with plain label maps, and these references (--kind {kind}) say themselves"
+            " what is annotated: choose what is scored with --organs"
+        )
+    if choices.table is not None and kind == STORE:
+        raise SegMateError("--labels does not go with a Store, which has its own table: leave it out")
 
 
 def _store(path: Path, choices: ReferenceChoices) -> References:
     store = Store.open(path)
+    if choices.part == ALL_PARTS and choices.fold is not None:
+        raise SegMateError("--fold goes with --split train or val: --split all takes every fold")
     if choices.part == ALL_PARTS:
         cases, part = store.cases, ALL_PARTS
     else:
@@ -127,7 +151,8 @@ def _store(path: Path, choices: ReferenceChoices) -> References:
 def _dataset(path: Path, kind: str, choices: ReferenceChoices) -> References:
     organs, table = choices.organs or NINE, choices.table
     alone = None
-    if kind == "folder" and table is None and (path / case_folders.ORGANS_NAME).is_file():
+    path = path.parent if path.is_file() else path
+    if kind == "folder" and table is None and _is_case_folder(path):
         path, alone = path.resolve().parent, path.resolve().name
     dataset = find_dataset(kind, path, organs, table)
     cases = [case for case in dataset.cases if alone is None or case.name == alone]
@@ -169,11 +194,12 @@ def _label_maps(path: Path, choices: ReferenceChoices) -> References:
     table = choices.table
     organs = None if table is None else choices.organs or organs_named([name for name, _ in table.numbers])
     numbers = None if table is None else table.for_organs(organs)
-    alone = label_files_at(path) if path.is_file() or _is_case(path) else None
+    is_one = path.is_file() or _is_case(path) or is_mask_folder(path)
+    alone = label_files_at(path.resolve()) if is_one else None
     sources = [alone] if alone is not None else list(find_label_files(path).values())
     annotated = choices.annotated
-    if annotated is None and path.is_dir():
-        annotated = _listed(path / case_folders.ORGANS_NAME)
+    if annotated is None:
+        annotated = _listed((path.parent if path.is_file() else path) / case_folders.ORGANS_NAME)
     cases = tuple(
         LabelMapReference(source, annotated, numbers, _ct_beside(source), choices.reading)
         for source in sources

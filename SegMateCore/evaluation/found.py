@@ -22,11 +22,14 @@ from SegMateCore.volume import Volume
 
 
 class Found(Protocol):
-    """names: of the organs that could have been found. grid: canonical; its voxels are of no interest."""
+    """names: of the organs that could have been found. grid: canonical; its voxels are of no interest.
+    resampled: whether it was brought onto this grid from another one.
+    """
 
     names: tuple[str, ...]
     grid: Volume
     provenance: dict
+    resampled: bool
 
     def mask(self, name: str) -> np.ndarray: ...
 
@@ -36,6 +39,7 @@ class FoundLabels:
     """One label map: every voxel belongs to one organ at most."""
 
     segmentation: Segmentation
+    resampled: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -56,7 +60,7 @@ class FoundLabels:
         """The labels of the nearest voxels, in the patient, on another canonical grid; 0 outside."""
         labels = labels_onto(grid, self.segmentation.labels, self.segmentation.affine)
         made = Segmentation(labels, grid.affine, self.segmentation.organs, self.segmentation.provenance)
-        return FoundLabels(made)
+        return FoundLabels(made, resampled=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +74,11 @@ class FoundMasks:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(name for name, _ in self.files.masks)
+        return (*(name for name, _ in self.files.masks), *self.files.unwritten)
+
+    @property
+    def resampled(self) -> bool:
+        return self.target is not None
 
     @property
     def provenance(self) -> dict:
@@ -78,10 +86,9 @@ class FoundMasks:
 
     def mask(self, name: str) -> np.ndarray:
         """Raises SegMateError for a mask on another grid than the first, or with more than two values."""
-        joined = None
-        for path in dict(self.files.masks)[name]:
-            mask = self._read(path)
-            joined = mask if joined is None else joined | mask
+        joined = np.zeros(self.grid.shape, bool)
+        for path in dict(self.files.masks).get(name, ()):
+            joined |= self._read(path)
         if self.target is None:
             return joined
         return labels_onto(self.target, joined.view(np.uint8), self.grid.affine).astype(bool)
@@ -125,4 +132,9 @@ def read_found(
             f"{files.path} is a label map, in which no voxel can have two organs: --multilabel takes folders"
             " with a mask per organ"
         )
+    return found_masks(files, reading)
+
+
+def found_masks(files: LabelFiles, reading: Reading) -> FoundMasks:
+    """Masks on the grid of the first one. Raises SegMateError."""
     return FoundMasks(files, Volume.read(files.files()[0], reading.affine_source).canonical(), reading)

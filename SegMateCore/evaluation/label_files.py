@@ -8,7 +8,8 @@ order, so that two files of one grid compare however they are stored.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +37,14 @@ CT_NAMES = ("ct", "image", "imaging")
 class LabelFiles:
     """The labels of one case. path: a label map, or a folder with masks.
 
-    masks: (organ name, files) pairs, an organ being their union; empty for a label map.
+    masks: (organ name, files) pairs, an organ being their union; empty for a label map. unwritten: organs
+    that have no file here and are empty masks all the same, see with_unwritten.
     """
 
     name: str
     path: Path
     masks: tuple[tuple[str, tuple[Path, ...]], ...] = ()
+    unwritten: tuple[str, ...] = ()
 
     def files(self) -> tuple[Path, ...]:
         """Every file that is read."""
@@ -55,8 +58,8 @@ class LabelFiles:
         stand for no organ, NaN, masks that overlap or lie on different grids.
         """
         if not self.masks and numbers is None:
-            return canonical(Segmentation.read(self.path))
-        organs = organs_named([name for name, _ in self.masks or numbers])
+            return canonical(Segmentation.read(self.path, None, reading.affine_source))
+        organs = organs_named([*(name for name, _ in self.masks or numbers), *self.unwritten])
         grid = Volume.read(self.files()[0], reading.affine_source).canonical()
         source = Masks(self.masks) if self.masks else LabelMap(self.path, numbers)
         return on_grid(source.read(grid, organs, reading), grid, organs)
@@ -94,14 +97,41 @@ def find_label_files(folder: Path) -> dict[str, LabelFiles]:
     return found
 
 
+def with_unwritten(found: Mapping[str, LabelFiles]) -> dict[str, LabelFiles]:
+    """Results of one program, which may write no mask where it finds nothing: an organ that one case has a
+    mask of is an empty mask in the others, and so may be missed there.
+    """
+    organs = dict.fromkeys(name for files in found.values() for name, _ in files.masks)
+    return {
+        case: replace(files, unwritten=tuple(name for name in organs if name not in dict(files.masks)))
+        if files.masks
+        else files
+        for case, files in found.items()
+    }
+
+
+def mask_files(folder: Path, organs: OrganSet) -> LabelFiles | None:
+    """The masks of these organs in the folder of one case, None where there are none."""
+    masks = _masks_in(folder, organs)
+    return LabelFiles(folder.name, folder, masks) if masks else None
+
+
+def is_mask_folder(folder: Path) -> bool:
+    """Whether the files in a folder are the masks of one case, and no cases: two organs, or nothing else."""
+    masks = _masks_in(folder)
+    files = {path for _, paths in masks for path in paths}
+    return len(masks) > 1 or bool(masks) and files == {path for path in folder.iterdir() if _is_labels(path)}
+
+
 def label_files_at(entry: Path) -> LabelFiles | None:
     """The case that a file or a folder stands for, None where it holds no labels. Raises SegMateError."""
     if entry.is_file():
-        name = _stem(entry)
-        return None if name is None or name.lower() in CT_NAMES else LabelFiles(name, entry)
+        return LabelFiles(_stem(entry), entry) if _is_labels(entry) else None
     if not entry.is_dir():
         return None
-    maps = [path for path in visible(entry.iterdir()) if _stem(path) in (*LABEL_NAMES, entry.name)]
+    # A folder of masks may be called like one of its organs.
+    names = LABEL_NAMES if is_mask_folder(entry) else (*LABEL_NAMES, entry.name)
+    maps = [path for path in visible(entry.iterdir()) if _stem(path) in names]
     if len(maps) > 1:
         raise SegMateError(f"{maps[0]} and {maps[1].name} are both labels of {entry.name}: keep one of them")
     if maps:
@@ -113,18 +143,26 @@ def label_files_at(entry: Path) -> LabelFiles | None:
     return None
 
 
-def _masks_in(folder: Path) -> tuple[tuple[str, tuple[Path, ...]], ...]:
-    """(organ name, files) of the known organs whose masks, whole or in parts (lobes), lie in `folder`."""
+def _masks_in(folder: Path, organs: OrganSet | None = None) -> tuple[tuple[str, tuple[Path, ...]], ...]:
+    """(organ name, files) of the organs (None: all known ones) whose masks, whole or in parts (lobes), lie in
+    `folder`.
+    """
     if not folder.is_dir():
         return ()
     masks = []
-    for organ in known_organs():
+    for organ in organs or known_organs():
         for names in ((organ.key,), structures(organ)):
             files = tuple(folder / f"{name}{MASK_SUFFIX}" for name in names)
             if all(path.is_file() for path in files):
                 masks.append((organ.name, files))
                 break
     return tuple(masks)
+
+
+def _is_labels(path: Path) -> bool:
+    """Whether a file may hold labels, by its name."""
+    name = _stem(path)
+    return name is not None and name.lower() not in CT_NAMES and not path.name.startswith(".")
 
 
 def _stem(path: Path) -> str | None:

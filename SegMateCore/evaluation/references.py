@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from SegMateCore.data.datasets.references import Reading
+from SegMateCore.data.datasets.references import Masks, Reading
 from SegMateCore.data.datasets.source import SourceCase
 from SegMateCore.data.store import StoreCase
 from SegMateCore.data.store_index import CASE_FILE_NAME
 from SegMateCore.errors import SegMateError
+from SegMateCore.evaluation.file_facts import file_facts
 from SegMateCore.evaluation.label_files import LabelFiles, canonical, on_grid
 from SegMateCore.organs import OrganSet
 from SegMateCore.segmentation import Segmentation
@@ -26,7 +27,8 @@ class ReferenceCase(Protocol):
 
     patient: cases of one patient are not independent. annotated: names of organs, None: all in the file's
     table. problem: why it cannot be used, None if it can. files(): what the labels are read from; meaning():
-    JSON-able, what their values stand for.
+    JSON-able, what their values stand for. ct_facts(): JSON-able, which CT it is and how it is read, None
+    where there is none. masks(): the files of organs that may overlap, None for a label map.
     """
 
     name: str
@@ -40,7 +42,11 @@ class ReferenceCase(Protocol):
 
     def labels(self) -> Segmentation: ...
 
+    def masks(self) -> LabelFiles | None: ...
+
     def ct(self) -> Volume | None: ...
+
+    def ct_facts(self) -> object: ...
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,14 @@ class LabelMapReference:
         """In canonical order. Raises SegMateError."""
         return self.source.read(self.numbers, self.reading)
 
+    def masks(self) -> LabelFiles | None:
+        return self.source if self.source.masks else None
+
     def ct(self) -> Volume | None:
         return None if self.ct_path is None else Volume.read(self.ct_path, self.reading.affine_source)
+
+    def ct_facts(self) -> object:
+        return None if self.ct_path is None else [*file_facts(self.ct_path), self.reading.affine_source]
 
 
 @dataclass(frozen=True)
@@ -102,7 +114,7 @@ class DatasetReference:
 
     @property
     def problem(self) -> str | None:
-        return self.case.problem
+        return None if self.case.lacks_ct else self.case.problem
 
     def files(self) -> tuple[Path, ...]:
         return self.case.reference.files()
@@ -115,8 +127,17 @@ class DatasetReference:
         grid = Volume.read(self.files()[0], self.reading.affine_source).canonical()
         return on_grid(self.case.reference.read(grid, self.organs, self.reading), grid, self.organs)
 
-    def ct(self) -> Volume:
-        return Volume.read(self.case.ct, self.reading.affine_source)
+    def masks(self) -> LabelFiles | None:
+        reference = self.case.reference
+        if not isinstance(reference, Masks):
+            return None
+        return LabelFiles(self.name, self.files()[0].parent, reference.parts)
+
+    def ct(self) -> Volume | None:
+        return None if self.case.lacks_ct else Volume.read(self.case.ct, self.reading.affine_source)
+
+    def ct_facts(self) -> object:
+        return None if self.case.lacks_ct else [*file_facts(self.case.ct), self.reading.affine_source]
 
 
 @dataclass(frozen=True)
@@ -152,8 +173,15 @@ class StoreReference:
         """In canonical order."""
         return canonical(self.case.original_reference())
 
+    def masks(self) -> None:
+        return None
+
     def ct(self) -> Volume:
         return self.case.original_ct()
+
+    def ct_facts(self) -> object:
+        # The hash of the file that it was made of, wherever the Store lies.
+        return self.case.source[0].sha256
 
 
 def require_ct(case: ReferenceCase) -> Volume:

@@ -56,7 +56,8 @@ def write_report(
     """Write FOLDER/report.html. tasks: by case name, for the pictures. Raises SegMateError, Cancelled."""
     text = report_html(results, tasks, cancelled)
     with atomic_write(folder / REPORT_NAME) as stream:
-        stream.write(text.encode("utf-8"))
+        # Names of files need not be text.
+        stream.write(text.encode("utf-8", "backslashreplace"))
 
 
 def report_html(results: Results, tasks: Mapping[str, CaseTask], cancelled: IsCancelled = None) -> str:
@@ -117,7 +118,7 @@ def _header(results: Results) -> str:
         facts["Notes"] = "; ".join(head["notes"])
     facts["Made by"] = f"{head['software']}, {head['date']}"
     notice = RESEARCH_ONLY.capitalize()
-    if checkpoint is not None and checkpoint["demonstration"]:
+    if head["demonstration"]:
         notice += f". {DEMONSTRATION}"
     rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(text))}</dd>" for name, text in facts.items())
     if checkpoint is not None:

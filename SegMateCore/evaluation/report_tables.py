@@ -11,7 +11,7 @@ from html import escape
 
 from SegMateCore.evaluation.metrics import ABSENT, FALSE_ALARM, MISSED
 from SegMateCore.evaluation.result_files import Results
-from SegMateCore.evaluation.summary import ALL_ORGANS, organ_order
+from SegMateCore.evaluation.summary import ALL_ORGANS, organ_order, totals
 
 
 class _Html(str):
@@ -40,7 +40,9 @@ def overlap_table(summary: dict) -> str:
         counts = [entry[key] for key in COUNTS.values()]
         median = figure_text(dice["median"], 4)
         rows.append([organ, *counts, dice["n"], *_means(entry["metrics"], OVERLAPS), median])
-    total = [ALL_ORGANS, *[""] * (len(COUNTS) + 1), *_means(summary[ALL_ORGANS], OVERLAPS), ""]
+    sums = totals(summary)
+    counts = [sums.get(key, "") for key in COUNTS.values()]
+    total = [ALL_ORGANS, *counts, "", *_means(summary[ALL_ORGANS], OVERLAPS), ""]
     return html_table(header, rows, total)
 
 
@@ -51,7 +53,9 @@ def distances_table(summary: dict) -> str:
         [organ, entry["metrics"]["hd95_mm"]["n"], *_means(entry["metrics"], DISTANCES)]
         for organ, entry in summary["organs"].items()
     ]
-    return html_table(header, rows, [ALL_ORGANS, "", *_means(summary[ALL_ORGANS], DISTANCES)])
+    overall = summary[ALL_ORGANS]
+    n = f"{overall['hd95_mm']['n']} of {overall['hd95_mm']['of']} organs"
+    return html_table(header, rows, [ALL_ORGANS, n, *_means(overall, DISTANCES)])
 
 
 def _means(metrics: dict, columns: dict[str, tuple[str, int, int]]) -> list[_Html]:

@@ -15,10 +15,10 @@ from pathlib import Path
 from SegMateCore.atomic import atomic_write
 from SegMateCore.errors import SegMateError
 from SegMateCore.evaluation.metrics import METRIC_KEYS, STATES
-from SegMateCore.evaluation.summary import ALL_ORGANS
+from SegMateCore.evaluation.summary import ALL_ORGANS, totals
 
 RESULTS_NAME, CASES_NAME, SUMMARY_NAME = "results.json", "cases.csv", "summary.csv"
-VERSION_KEY, FORMAT_VERSION = "segmate_evaluation", 1
+VERSION_KEY, FORMAT_VERSION = "segmate_evaluation", 2
 CASE_COLUMNS = ("case", "patient", "organ", "state", "reference_ml", "found_ml", *METRIC_KEYS)
 SUMMARY_COLUMNS = (
     "organ", "metric", "n", "mean", "low", "high", "median", "cases", *(s.replace(" ", "_") for s in STATES)
@@ -53,7 +53,7 @@ def write_results(results: Results, folder: Path) -> None:
         **results.head,
         "failed": [{"case": name, "reason": reason} for name, reason in results.failed],
         "summary": results.summary,
-        "cases": list(results.cases),
+        "cases": [_without_probabilities(row) for row in results.cases],
     }
     with atomic_write(folder / RESULTS_NAME) as stream:
         stream.write((json.dumps(document, indent=1) + "\n").encode())
@@ -64,6 +64,12 @@ def write_results(results: Results, folder: Path) -> None:
     ]
     write_csv(folder / CASES_NAME, CASE_COLUMNS, rows)
     write_csv(folder / SUMMARY_NAME, SUMMARY_COLUMNS, list(_summary_rows(results.summary)))
+
+
+def _without_probabilities(row: dict) -> dict:
+    """A number per slice and organ would be most of the file; they are in cases/CASE.json."""
+    organs = {name: {**entry, "highest": None} for name, entry in row["slices"]["organs"].items()}
+    return {**row, "slices": {**row["slices"], "organs": organs}}
 
 
 def read_results(folder: Path) -> Results:
@@ -94,7 +100,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> No
     writer.writerow(header)
     writer.writerows(rows)
     with atomic_write(path) as stream:
-        stream.write(text.getvalue().encode())
+        stream.write(text.getvalue().encode("utf-8", "backslashreplace"))
 
 
 def _summary_rows(summary: dict) -> Iterable[tuple]:
@@ -106,7 +112,7 @@ def _summary_rows(summary: dict) -> Iterable[tuple]:
             figures = {"n": table["slices"]["slices"], "mean": table["slices"][key]}
             yield _summary_row(organ, f"slice_{key}", figures, counts)
     for metric, figures in summary[ALL_ORGANS].items():
-        yield _summary_row(ALL_ORGANS, metric, figures, ("",) * (1 + len(STATES)))
+        yield _summary_row(ALL_ORGANS, metric, figures, ("", *totals(summary).values()))
 
 
 def _summary_row(organ: str, metric: str, figures: dict, counts: tuple) -> tuple:

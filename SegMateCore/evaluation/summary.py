@@ -40,10 +40,11 @@ def values_of(rows: Sequence[dict], organs: Sequence[str], metric: str) -> np.nd
 
 def summarise(rows: Sequence[dict]) -> dict:
     """{"organs": {organ: {counts, "metrics": {key: figures}, "slices": figures}}, "all organs": {key:
-    figures}}.
+    figures}, "not_predicted": {organ: cases}}.
 
     Figures: n, mean, median, low, high (of the mean's interval), each None where it has no meaning. The
-    mean over all organs is that of the organs' means, and n their number. rows: at least one.
+    mean over all organs is that of the organs' means, n their number, and "of" the number of organs. rows:
+    at least one.
     """
     organs = organ_order(rows)
     patients = [row["patient"] for row in rows]
@@ -57,11 +58,17 @@ def summarise(rows: Sequence[dict]) -> dict:
             figures = _figures(values[:, column], means[:, column], patients)
             tables[organ].setdefault("metrics", {})[metric] = figures
         each = [tables[organ]["metrics"][metric]["mean"] for organ in organs]
-        each = [mean for mean in each if mean is not None]
-        overall[metric] = _overall(each, means, len(set(patients)))
+        drawn = {patient for patient, known in zip(patients, ~np.isnan(values).all(axis=1)) if known}
+        overall[metric] = _overall(each, means, len(drawn))
     for organ in organs:
         tables[organ]["slices"] = _slices(rows, organ)
-    return {"organs": tables, ALL_ORGANS: overall}
+    return {"organs": tables, ALL_ORGANS: overall, "not_predicted": not_predicted(rows)}
+
+
+def not_predicted(rows: Sequence[dict]) -> dict[str, int]:
+    """Annotated organs that predictions could not hold -> in how many cases."""
+    names = [name for row in rows for name in row["not_predicted"]]
+    return {name: names.count(name) for name in dict.fromkeys(names)}
 
 
 def _counts(rows: Sequence[dict], organ: str) -> dict:
@@ -80,13 +87,32 @@ def _figures(values: np.ndarray, means: np.ndarray, patients: Sequence[str]) -> 
     return {"n": int(known.sum()), "mean": mean, "median": median, "low": low, "high": high}
 
 
-def _overall(each: list[float], means: np.ndarray, patients: int) -> dict:
-    if not each:
-        return {"n": 0, "mean": None, "low": None, "high": None}
-    # Organs without a value in any case are NaN in every sample, and in none of the means.
-    kept = means[:, ~np.isnan(means).all(axis=0)]
-    low, high = bootstrap.interval(np.nanmean(kept, axis=1), patients) or (None, None)
-    return {"n": len(each), "mean": float(np.mean(each)), "low": low, "high": high}
+def _overall(each: list[float | None], means: np.ndarray, patients: int) -> dict:
+    """each: the organs' means; means: resampled ones (SAMPLES, organs); patients: those with a value."""
+    known = [mean for mean in each if mean is not None]
+    if not known:
+        return {"n": 0, "of": len(each), "mean": None, "low": None, "high": None}
+    # A sample may lack every patient who has a value, and then has no mean.
+    counts = (~np.isnan(means)).sum(axis=1)
+    resampled = np.nansum(means[counts > 0], axis=1) / counts[counts > 0]
+    low, high = bootstrap.interval(resampled, patients) or (None, None)
+    return {"n": len(known), "of": len(each), "mean": float(np.mean(known)), "low": low, "high": high}
+
+
+def totals(summary: dict) -> dict[str, int]:
+    """How often each state is, over all organs and cases."""
+    tables = summary["organs"].values()
+    return {state: sum(table[state] for table in tables) for state in STATES}
+
+
+def left_out(summary: dict) -> str | None:
+    """Which means over all organs leave some out: an organ missed in every case has no distance."""
+    parts = [
+        f"{metric} over {figures['n']} of {figures['of']} organs"
+        for metric, figures in summary[ALL_ORGANS].items()
+        if figures["n"] < figures["of"]
+    ]
+    return f"means of all organs: {', '.join(parts)}" if parts else None
 
 
 def _slices(rows: Sequence[dict], organ: str) -> dict:

@@ -18,6 +18,10 @@ from scipy.spatial import cKDTree
 from SegMateCore.errors import SegMateError
 from SegMateCore.evaluation.surface_cells import PATTERNS, cell_patterns, pattern_areas
 
+# Spacings and cosines come from headers as float32: a distance of exactly the tolerance (five voxels of
+# 0.6 mm) is within it however its last digits were rounded. Relative, of at least 1 mm.
+ROUNDING = 1e-5
+
 
 @dataclass(frozen=True)
 class _OneWay:
@@ -35,7 +39,8 @@ class _OneWay:
         return float((self.distances_mm * self.areas_mm2).sum() / self.areas_mm2.sum())
 
     def area_within(self, tolerance_mm: float) -> float:
-        stop = np.searchsorted(self.distances_mm, tolerance_mm, side="right")
+        within_mm = tolerance_mm + ROUNDING * max(tolerance_mm, 1)
+        stop = np.searchsorted(self.distances_mm, within_mm, side="right")
         return float(self.areas_mm2[:stop].sum())
 
 

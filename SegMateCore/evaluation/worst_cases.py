@@ -56,7 +56,7 @@ def picture(task: CaseTask, organ: str) -> Image.Image:
     """The picture of one organ in one case. Raises SegMateError where a file cannot be read any more."""
     reference, found = read_pair(task)
     masks = [reference.mask(organ), found.mask(organ)]
-    grid = reference.as_volume()
+    grid = reference.grid
     hu = _hu(task, grid)
     position = _position(*masks)
     panels = [_panel(view, hu, masks, position, grid) for view in VIEWS[:2]]

@@ -141,7 +141,7 @@ def _matches(folder: Path, pattern: str) -> list[str]:
 
 def _case_folder(place: Path, organs: OrganSet) -> SourceCase:
     ct, labels = as_it_lies(place / CT_NAME), as_it_lies(place / LABELS_NAME)
-    problem, patient, numbers = missing_files([ct, labels, place / ORGANS_NAME]), place.name, ()
+    problem, patient, numbers = missing_files([labels, place / ORGANS_NAME]), place.name, ()
     if problem is None:
         try:
             document = _document(place)
@@ -151,7 +151,9 @@ def _case_folder(place: Path, organs: OrganSet) -> SourceCase:
         except SegMateError as error:
             problem = str(error)
     known = tuple(name for name, _ in numbers)
-    return SourceCase(place.name, patient, ct, LabelMap(labels, numbers), known, None, problem)
+    lacks_ct = problem is None and not ct.is_file()
+    problem = missing_files([ct, labels, place / ORGANS_NAME]) or problem
+    return SourceCase(place.name, patient, ct, LabelMap(labels, numbers), known, None, problem, lacks_ct)
 
 
 def _document(place: Path) -> dict:

@@ -30,7 +30,7 @@ class SourceCase:
     name: unique in the dataset. annotated: names of the organs that the reference
     knows, whether or not this CT shows them. published: "train", "val" or "test" in the dataset's own split.
     problem: why the case cannot be used, known from file names alone; its ct and reference are then not
-    looked at.
+    looked at. lacks_ct: whether the missing CT is all that is wrong, so that its labels can be used.
     """
 
     name: str
@@ -40,6 +40,7 @@ class SourceCase:
     annotated: tuple[str, ...]
     published: str | None = None
     problem: str | None = None
+    lacks_ct: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,9 @@ class SourceDataset:
 
 def _with_name_checked(case: SourceCase) -> SourceCase:
     problem = unsuitable_name(case.name)
-    return case if problem is None else replace(case, problem=f"its name {problem}: rename it")
+    if problem is None:
+        return case
+    return replace(case, problem=f"its name {problem}: rename it", lacks_ct=False)
 
 
 def numbers_of(known: Mapping[str, int], organs: OrganSet) -> Numbers:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from small_datasets import LPS, block_labels
 
+from SegMateCore.cli import main
 from SegMateCore.organs import NINE
 from SegMateCore.segmentation import Segmentation
 
@@ -29,3 +31,14 @@ def write_pairs(folder: Path, names: Iterable[str], shift: int = 1) -> tuple[Pat
         write_labels(folder / "truth" / f"{name}.nii.gz", block_labels())
         write_labels(folder / "found" / f"{name}.nii.gz", block_labels(shift=shift))
     return folder / "truth", folder / "found"
+
+
+def run(*words) -> int:
+    """The exit code of `segmate evaluate`, in this process."""
+    return main(["evaluate", *map(str, words), "--jobs", "0", "--quiet"])
+
+
+def rows_of(path: Path) -> list[dict]:
+    """The lines of a CSV file."""
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))

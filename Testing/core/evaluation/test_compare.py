@@ -11,13 +11,14 @@ from scipy.stats import wilcoxon
 from test_summary import row
 
 from SegMateCore.errors import SegMateError
+from SegMateCore.evaluation import bootstrap
 from SegMateCore.evaluation.compare import compare, write_comparison
 from SegMateCore.evaluation.result_files import Results
 from SegMateCore.evaluation.summary import ALL_ORGANS, summarise
 
 
-def results(name: str, rows: list[dict]) -> Results:
-    return Results({"checkpoint": {"name": name}}, tuple(rows), (), summarise(rows))
+def results(name: str, rows: list[dict], mode: str = "label map") -> Results:
+    return Results({"checkpoint": {"name": name}, "mode": mode}, tuple(rows), (), summarise(rows))
 
 
 def of(comparison, organ: str, metric: str = "dice"):
@@ -46,6 +47,38 @@ def test_a_miss_in_one_of_them_stands_beside_the_distances():
     overlap = of(comparison, "liver")
     assert (overlap.n, overlap.unpaired) == (2, 0) and overlap.difference == pytest.approx(0.2)
     assert distance.p is None and distance.difference == 0
+
+
+def test_false_alarms_where_the_other_is_right_are_counted():
+    a = results("a", [row(name, liver=0.9, aorta=None) for name in "xyz"])
+    b = results("b", [row(name, liver=0.9, aorta="false alarm") for name in "xyz"])
+    aorta = of(compare(a, b), "aorta")
+    assert (aorta.n, aorta.unpaired, aorta.difference, aorta.p) == (0, 3, None, None)
+    assert (aorta.false_alarms_a, aorta.false_alarms_b, aorta.missed_a, aorta.missed_b) == (0, 3, 0, 0)
+    everything = of(compare(b, a), ALL_ORGANS)
+    assert (everything.n, everything.false_alarms_a, everything.false_alarms_b) == (3, 3, 0)
+
+
+def test_other_references_are_refused_and_other_modes_told():
+    a, b = (results(name, [row("x", liver=0.5), row("y", liver=0.5)]) for name in "ab")
+    b.cases[1]["organs"]["liver"]["reference"] = "another hash"
+    with pytest.raises(SegMateError, match="different references of y"):
+        compare(a, b)
+    b = results("b", [row("x", liver=0.5)], mode="multilabel")
+    b.cases[0]["resampled"] = True
+    notes = compare(a, b).notes
+    assert notes == (
+        "A is scored as label map, B as multilabel",
+        "predictions of B resampled onto the references' grids: 1",
+    )
+
+
+def test_hundreds_of_cases_are_drawn_once():
+    names = ("liver", "aorta", "trachea", "esophagus", "left lung", "right lung")
+    rows = [row(f"c{number}", **dict.fromkeys(names, number / 500)) for number in range(500)]
+    bootstrap._draws.cache_clear()
+    compare(results("a", rows), results("b", rows))
+    assert bootstrap._draws.cache_info().misses == 1
 
 
 def test_the_p_value_is_scipys_and_all_organs_are_means_per_case():

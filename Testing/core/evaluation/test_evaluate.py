@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 
 import numpy as np
 import pytest
 from fake_network import band_predictor
-from label_folders import without, write_labels, write_pairs
+from label_folders import rows_of, run, without, write_labels, write_pairs
 from small_ct import write_ct
 from small_datasets import LPS, block_labels, write_case_folders
 
@@ -26,15 +25,6 @@ from SegMateCore.segmentation import Segmentation
 from SegMateCore.volume import Volume
 
 FILES = ["cases", "cases.csv", "report.html", "results.json", "run.json", "summary.csv"]
-
-
-def run(*words) -> int:
-    return main(["evaluate", *map(str, words), "--jobs", "0", "--quiet"])
-
-
-def rows_of(path) -> list[dict]:
-    with open(path, newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 class TestPredictions:
@@ -248,7 +238,7 @@ class TestCheckpoints:
         probabilities = band_predictor().probabilities(ct)
         truth = Volume.read(cases / "case_0/labels.nii.gz").voxels
         rows = {row["organ"]: row for row in rows_of(tmp_path / "out/cases.csv") if row["case"] == "case_0"}
-        slices = json.loads((tmp_path / "out/predictions/case_0.slices.json").read_text())
+        slices = json.loads((tmp_path / "out/predictions/case_0.slices.json").read_text())["highest"]
         for channel, organ in enumerate(NINE):
             mask = Volume.read(tmp_path / f"out/predictions/case_0/{organ.key}.nii.gz").voxels
             assert np.array_equal(mask > 0, probabilities[channel] > 0.5)

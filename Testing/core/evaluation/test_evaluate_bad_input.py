@@ -137,9 +137,37 @@ def test_wrong_command_lines(pairs, tmp_path, capsys):
     assert "no published split" in text
 
 
+def test_choices_that_would_be_passed_over(pairs, tmp_path, capsys):
+    write_case_folders(tmp_path / "cases", 1)
+    words = (tmp_path / "cases", "--predictions", pairs[1], "-o", tmp_path / "out")
+    assert "--annotated goes with plain label maps" in refused(capsys, *words, "--annotated", "liver")
+
+
+def test_masks_of_one_case_against_several(tmp_path, capsys):
+    truth, _ = write_pairs(tmp_path, ["a", "b"])
+    for name in ("liver", "aorta"):
+        write_labels(tmp_path / f"masks/{name}.nii.gz", block_labels() == 5)
+    words = (truth, "--predictions", tmp_path / "masks", "-o", tmp_path / "out")
+    assert "the folder of one case's masks" in refused(capsys, *words)
+
+
 def test_a_checkpoint_needs_cts(pairs, bands_onnx, tmp_path, capsys):
     text = refused(capsys, pairs[0], "--checkpoint", bands_onnx, "-o", tmp_path / "out")
     assert "a has no CT beside its labels" in text
+
+
+def test_onnx_files_that_are_no_checkpoints(bands_onnx, tmp_path, capsys):
+    import onnx
+
+    write_case_folders(tmp_path / "cases", 1)
+    words = (tmp_path / "cases", "-o", tmp_path / "out", "--checkpoint")
+    (tmp_path / "broken.onnx").write_bytes(bands_onnx.read_bytes()[:200])
+    assert "broken.onnx" in refused(capsys, *words, tmp_path / "broken.onnx")
+    model = onnx.load(bands_onnx)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "plain.onnx")
+    assert "plain.onnx" in refused(capsys, *words, tmp_path / "plain.onnx")
+    assert not (tmp_path / "out").exists()
 
 
 def _write_float(path, values: np.ndarray) -> None:

@@ -202,3 +202,28 @@ def test_a_sheared_grid_is_measured_in_the_patient():
     assert surface_distances(first, second, axes).hausdorff_mm(100) <= 4 * math.hypot(2, 1) + 1e-9
     far = surface_distances(first, second, np.diag([2.0, 1, 1])).hausdorff_mm(100)
     assert far == pytest.approx(8)
+
+
+def _turned(degrees: tuple[float, float, float]) -> np.ndarray:
+    """A rotation matrix, about the three axes in turn."""
+    turn = np.eye(3)
+    for axis, angle in enumerate(np.radians(degrees)):
+        one, other = (axis + 1) % 3, (axis + 2) % 3
+        step = np.eye(3)
+        step[one, one] = step[other, other] = np.cos(angle)
+        step[one, other], step[other, one] = -np.sin(angle), np.sin(angle)
+        turn = step @ turn
+    return turn
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "steps", "key"),
+    [(0.6, 5, "nsd_3mm"), (0.4, 5, "nsd_2mm"), (1.5, 2, "nsd_3mm"), (1.0, 1, "nsd_1mm")],
+)
+@pytest.mark.parametrize("degrees", [(0, 0, 0), (3, 5, 7), (10, 0, 0), (0, 6, 2), (1, 2, 3)])
+def test_a_distance_of_the_tolerance_is_within_it_in_single_precision_too(spacing_mm, steps, key, degrees):
+    a, b = np.zeros((2, 24, 24, 24), bool)
+    a[4:14, 4:14, 4:14] = b[4 + steps : 14 + steps, 4:14, 4:14] = True
+    axes_mm = (_turned(degrees) * spacing_mm).astype(np.float32).astype(np.float64)
+    assert score_organ(a, b, axes_mm).values[key] == 1
+    assert score_organ(a, b, axes_mm * 1.001).values[key] < 1

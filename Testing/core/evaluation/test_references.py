@@ -165,6 +165,10 @@ class TestLayouts:
         assert case.labels().mask("liver").sum() == (block_labels() == 5).sum()
         with pytest.raises(SegMateError, match="no folds"):
             find_references(tmp_path / "store", ReferenceChoices(fold=0))
+        with pytest.raises(SegMateError, match="every fold"):
+            find_references(tmp_path / "store", ReferenceChoices(part="all", fold=0))
+        with pytest.raises(SegMateError, match="--annotated goes with plain label maps"):
+            find_references(tmp_path / "store", ReferenceChoices(annotated=("liver",)))
 
 
 class TestPairs:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
 from SegMateCore.evaluation import bootstrap
 from SegMateCore.evaluation.metrics import METRIC_KEYS
-from SegMateCore.evaluation.summary import ALL_ORGANS, summarise
+from SegMateCore.evaluation.summary import ALL_ORGANS, left_out, summarise, totals
 
 
 def row(case: str, patient: str | None = None, **organs) -> dict:
@@ -19,13 +21,16 @@ def row(case: str, patient: str | None = None, **organs) -> dict:
         figures = dict.fromkeys(METRIC_KEYS, dice)
         if isinstance(value, str):
             figures |= {"hd95_mm": "inf", "asd_mm": "inf"}
-        entries[name] = {"state": state, "reference_ml": 1.0, "found_ml": 1.0, **figures}
+        entries[name] = {"state": state, "reference": "hash", "reference_ml": 1.0, "found_ml": 1.0} | figures
         slices[name] = {"reference": [[0, 2]], "found": [[1, 3]], "highest": None}
     return {
         "case": case,
         "patient": patient or case,
+        "grid": "30 x 24 x 10",
+        "resampled": False,
         "organs": entries,
-        "slices": {"count": 4, "organs": slices},
+        "not_predicted": [],
+        "slices": {"count": 4, "no_auc": None, "organs": slices},
     }
 
 
@@ -65,6 +70,20 @@ def test_an_organ_that_is_nowhere():
         "n": 0, "mean": None, "median": None, "low": None, "high": None
     }  # fmt: skip
     assert summary[ALL_ORGANS]["dice"]["mean"] is None
+
+
+def test_an_interval_of_all_organs_is_over_the_patients_with_a_value():
+    """Found in one of four patients: its distance is one number, and no interval, nor a warning."""
+    rows = [row("a", liver=0.5, aorta=None), *(row(name, liver="missed", aorta=None) for name in "bcd")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        summary = summarise(rows)
+    distance = summary[ALL_ORGANS]["hd95_mm"]
+    assert distance == {"n": 1, "of": 2, "mean": 0.5, "low": None, "high": None}
+    assert summary[ALL_ORGANS]["dice"]["low"] is not None
+    assert totals(summary) == {"found": 1, "missed": 3, "false alarm": 0, "absent": 4}
+    assert "hd95_mm over 1 of 2 organs" in left_out(summary)
+    assert left_out(summarise([row("a", liver=0.5)])) is None
 
 
 class TestBootstrap:
