@@ -1,4 +1,4 @@
-"""How does the memory of predict grow with a CT's slices? Peaks in processes of their own, and the slope.
+"""How does the memory of predict grow with the slices of a CT? Peaks in processes of their own, a slope.
 
     python Testing/measure/predict_memory.py CHECKPOINT CT [--slices 100 300 1000] [--json FILE]
 
@@ -58,8 +58,8 @@ def main() -> None:
         for count in given.slices
     ]
     for row in rows:
-        sizes = f"CT {row['ct'] / 1e6:6.0f} MB, predict adds {row['added'] / 1e6:6.0f} MB"
-        print(f"{row['slices']:5} slices: {sizes}")
+        ct, added = row["ct"] / 1e6, row["added"] / 1e6
+        print(f"{row['slices']:5} slices: CT {ct:6.0f} MB, predict adds {added:6.0f} MB")
     slope = np.polyfit([row["ct"] for row in rows], [row["added"] for row in rows], 1)[0]
     print(f"slope: {slope:.2f} bytes per byte of the CT")
     if given.json:
