@@ -106,13 +106,15 @@ def totals(summary: dict) -> dict[str, int]:
 
 
 def left_out(summary: dict) -> str | None:
-    """Which means over all organs leave some out: an organ missed in every case has no distance."""
-    parts = [
-        f"{metric} over {figures['n']} of {figures['of']} organs"
-        for metric, figures in summary[ALL_ORGANS].items()
-        if figures["n"] < figures["of"]
+    """Which organs have overlaps and no distance, being missed or false alarms in every case; None: none."""
+    names = [
+        organ
+        for organ, table in summary["organs"].items()
+        if table["metrics"]["dice"]["n"] and not table["metrics"]["hd95_mm"]["n"]
     ]
-    return f"means of all organs: {', '.join(parts)}" if parts else None
+    kept = summary[ALL_ORGANS]["hd95_mm"]
+    text = f"HD95 and ASD of all organs are means over {kept['n']} of {kept['of']} organs, without"
+    return f"{text} {', '.join(names)} (missed or a false alarm in every case)" if names else None
 
 
 def _slices(rows: Sequence[dict], organ: str) -> dict:

@@ -82,8 +82,9 @@ def test_an_interval_of_all_organs_is_over_the_patients_with_a_value():
     assert distance == {"n": 1, "of": 2, "mean": 0.5, "low": None, "high": None}
     assert summary[ALL_ORGANS]["dice"]["low"] is not None
     assert totals(summary) == {"found": 1, "missed": 3, "false alarm": 0, "absent": 4}
-    assert "hd95_mm over 1 of 2 organs" in left_out(summary)
-    assert left_out(summarise([row("a", liver=0.5)])) is None
+    missed = summarise([row("a", liver=0.5, aorta="missed", trachea=None)])
+    assert "over 1 of 3 organs, without aorta (missed" in left_out(missed)
+    assert left_out(summary) is None
 
 
 class TestBootstrap:
