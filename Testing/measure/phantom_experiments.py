@@ -3,7 +3,7 @@
     python Testing/measure/phantom_experiments.py unseen|finetune|joint WORK [--steps N] [--spacing MM]
 
 unseen: 20 phantoms to learn from, 5 unseen ones to be judged by, mean shapes with thresholds beside it.
-finetune: a network goes on with phantoms of another scanner that have three organs annotated; how much it
+finetune: a network goes on with phantoms of a cone-beam scanner that have three organs annotated; how much it
 gains on those there, how much it loses on the other six where it came from, and what filling them with zeros
 does. joint: two Stores with other organs annotated, each alone and both together.
 Runs and Stores lie in WORK and are gone on with when the command is repeated; the table is printed and goes
@@ -111,18 +111,18 @@ def unseen(bench: Bench) -> dict:
 
 def finetune(bench: Bench) -> dict:
     start = bench.trained("unseen", bench.store("twenty", range(0, 20)))
-    there = bench.store("there", range(920, 925), shifted=True)
-    masked = bench.store("three", range(100, 110), THREE, shifted=True)
-    zeros = bench.store("zeros", range(100, 110), THREE, shifted=True, zero_filled=True)
+    there = bench.store("cone_beam", range(920, 925), shifted=True)
+    masked = bench.store("cone_beam_three", range(100, 110), THREE, shifted=True)
+    zeros = bench.store("cone_beam_zeros", range(100, 110), THREE, shifted=True, zero_filled=True)
     runs = {
         "before": start,
-        "fine-tuned": bench.tuned("tuned", start, masked, there),
-        "masked, without a teacher": bench.tuned("masked", start, masked, there, ["loss.teacher=0"]),
-        "zero-filled": bench.tuned("zeros", start, zeros, there, ["loss.teacher=0"]),
+        "fine-tuned": bench.tuned("tuned_beam", start, masked, there),
+        "masked, without a teacher": bench.tuned("masked_beam", start, masked, there, ["loss.teacher=0"]),
+        "zero-filled": bench.tuned("zeros_beam", start, zeros, there, ["loss.teacher=0"]),
     }
     found = {}
     for name, checkpoint in runs.items():
-        found[f"{name}: other scanner"] = bench.scores(checkpoint, there)
+        found[f"{name}: cone beam"] = bench.scores(checkpoint, there)
         found[f"{name}: first scanner"] = bench.scores(checkpoint)
     return found
 
