@@ -31,7 +31,7 @@ def test_everything_can_be_done_when_everything_is_chosen(ready):
         ("segment", {"organs": 0}, "Tick"),
         ("segment", {"engines": ("onnxruntime",), "engine": "torch"}, ".onnx file"),
         ("segment", {"engines": ("torch",), "engine": "onnxruntime"}, ".safetensors file"),
-        ("segment", {"engine": "onnxruntime", "precision": "bf16"}, "full precision"),
+        ("segment", {"engine": "onnxruntime", "precision": "bf16"}, "here fp32"),
         ("segment", {"engine": "torch", "device": "cpu", "precision": "fp16"}, "graphics card"),
         ("batch_scene", {"scene_volumes": 0}, "scene"),
         ("batch_scene", {"checkpoint_problem": "broken"}, "broken"),
@@ -66,9 +66,17 @@ def test_half_precision_is_for_torch_and_fp16_for_graphics_cards(ready):
     from SegMateSlicerLib.panel.panel_state import no_precision
 
     torch = replace(ready, engine="torch", device="cuda:0")
-    assert [no_precision(torch, p) for p in ("auto", "fp32", "bf16", "fp16")] == [""] * 4
+    assert [no_precision(torch, p) for p in ("auto", "fast", "fp32", "bf16", "fp16")] == [""] * 5
     assert no_precision(replace(torch, device="cpu"), "bf16") == ""
     # The bundled checkpoint runs on both engines; automatic takes ONNX Runtime, which has no half precision.
     assert "ONNX Runtime" in no_precision(replace(ready, device="cuda:0"), "fp16")
     only_torch = replace(ready, engines=("torch",), device="cuda:0")
     assert no_precision(only_torch, "fp16") == ""
+
+
+def test_an_onnx_file_keeps_the_precision_it_was_exported_with(ready):
+    from SegMateSlicerLib.panel.panel_state import no_precision
+
+    half = replace(ready, engines=("onnxruntime",), onnx_precision="fp16")
+    assert [no_precision(half, p) for p in ("auto", "fast", "fp16")] == [""] * 3
+    assert "here fp16" in no_precision(half, "fp32") and "here fp16" in no_precision(half, "bf16")

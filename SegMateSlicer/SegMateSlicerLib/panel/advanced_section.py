@@ -30,7 +30,13 @@ class AdvancedSection:
         self._devices: list[tuple[str, str]] = []
         titles = {"auto": _("automatic"), **ENGINE_TITLES}
         self._combos["engine"].fill([(engine, titles[engine]) for engine in ENGINES])
-        titles = {"auto": _("automatic"), "fp32": _("full (fp32)"), "bf16": "bf16", "fp16": "fp16"}
+        titles = {
+            "auto": _("automatic"),
+            "fast": _("fast"),
+            "fp32": _("full (fp32)"),
+            "bf16": "bf16",
+            "fp16": "fp16",
+        }
         self._combos["precision"].fill([(precision, titles[precision]) for precision in PRECISIONS])
         titles = {
             "checkpoint": _("as the checkpoint recommends"),

@@ -37,7 +37,7 @@ class CheckpointFacts:
 
     organs: rows of its organ table (name, rgb, ...). engines: that can run it. spacing_mm: (i, j, k) of the
     grid that the network works on, None for the CT's own. licences: (what, licence), the weights' first.
-    cleans_up: whether it recommends a clean-up.
+    onnx_precision: what the graph of its .onnx computes in. cleans_up: whether it recommends a clean-up.
     """
 
     name: str
@@ -50,6 +50,7 @@ class CheckpointFacts:
     phantoms: int
     licences: tuple[tuple[str, str], ...]
     engines: tuple[str, ...]
+    onnx_precision: str
     cleans_up: bool
 
 
@@ -115,6 +116,7 @@ def _read(path: Path, word: str, stamp: tuple[int, int]) -> CheckpointFacts:
         phantoms=len(seeds) if isinstance(seeds, list) else 0,
         licences=tuple((str(entry["what"]), str(entry["licence"])) for entry in document["licences"]),
         engines=_engines(path, word),
+        onnx_precision=document["precision"] or "fp32",
         cleans_up=bool(document["clean_up"]),
     )
 

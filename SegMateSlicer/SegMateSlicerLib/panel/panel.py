@@ -133,6 +133,7 @@ class Panel:
             checkpoint_problem=self._checkpoint.problem,
             organs=len(self._ticked()),
             engines=facts.engines if facts else (),
+            onnx_precision=facts.onnx_precision if facts else "fp32",
             engine=parameters.engine,
             device=parameters.device,
             precision=parameters.precision,

@@ -16,10 +16,11 @@ ENGINE_TITLES = {"onnxruntime": "ONNX Runtime", "torch": "PyTorch"}
 class PanelState:
     """The facts that decide.
 
-    volume: whether a CT is chosen; voxels: whether it has any; organs: how many are ticked; engines: that
-    can run the checkpoint; checkpoint_problem: "" or why it cannot be used; running, stopping: of the run
-    in progress; busy: with anything else, such as an installation; scene_volumes: how many CTs the scene
-    holds; in_sequence: whether the CT belongs to one; segments: in the output segmentation, 0 for none.
+    volume: whether a CT is chosen; voxels: whether it has any; organs: how many are ticked; engines: that can
+    run the checkpoint; onnx_precision: of its graph on ONNX Runtime; checkpoint_problem: "" or why it cannot
+    be used; running, stopping: of the run in progress; busy: with anything else, such as an installation;
+    scene_volumes: how many CTs the scene holds; in_sequence: whether the CT belongs to one; segments: in the
+    output segmentation, 0 for none.
     """
 
     volume: bool = False
@@ -27,6 +28,7 @@ class PanelState:
     checkpoint_problem: str = ""
     organs: int = 0
     engines: tuple[str, ...] = ("onnxruntime", "torch")
+    onnx_precision: str = "fp32"
     engine: str = "auto"
     device: str = "auto"
     precision: str = "auto"
@@ -102,10 +104,14 @@ def no_engine(state: PanelState, engine: str) -> str:
 
 def no_precision(state: PanelState, precision: str) -> str:
     """Why the network cannot run at this precision."""
-    if precision in ("auto", "fp32"):
+    if precision in ("auto", "fast"):
         return ""
     if state.runs_on == "onnxruntime":
-        return _("ONNX Runtime runs checkpoints at full precision only.")
+        if precision == state.onnx_precision:
+            return ""
+        return _("On ONNX Runtime a checkpoint keeps its own precision, here {own}.").format(
+            own=state.onnx_precision
+        )
     if precision == "fp16" and state.device == "cpu":
         return _("Half precision (fp16) needs a graphics card; on the CPU take bf16 or fp32.")
     return ""

@@ -14,7 +14,7 @@ from slicer import (
 from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 
 ENGINES = ("auto", "onnxruntime", "torch")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "fast", "fp32", "bf16", "fp16")
 CLEAN_UP = ("checkpoint", "always", "never")
 LARGEST_CHUNK = 64
 NODE_FIELDS = ("inputVolume", "outputSegmentation", "regionOfInterest", "resultTable")
