@@ -19,22 +19,22 @@ class Ahead:
         self._name = name
         self._queue: SimpleQueue = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._last: Future | None = None
+        self._closed = threading.Event()
 
     def submit(self, work: Callable, *arguments: object) -> Future:
         """Has `work` done after what was submitted before."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
             self._thread.start()
-        self._last = Future()
-        self._queue.put((self._last, work, arguments))
-        return self._last
+        future = Future()
+        self._queue.put((future, work, arguments))
+        return future
 
     def close(self, wait: bool = True) -> None:
         """Begins with nothing more, and waits for the call that is under way."""
         if self._thread is None:
             return
-        self._last.cancel()
+        self._closed.set()
         self._queue.put(None)
         if wait:
             self._thread.join()
@@ -43,6 +43,8 @@ class Ahead:
     def _serve(self) -> None:
         while (item := self._queue.get()) is not None:
             future, work, arguments = item
+            if self._closed.is_set():
+                future.cancel()
             if not future.set_running_or_notify_cancel():
                 continue
             try:

@@ -18,10 +18,12 @@ def make_ensemble(paths: Sequence[str | Path], out: str | Path, name: str | None
 
     Members that are ensembles themselves bring all their parts, each with equal weight. The clean-up rules
     are those of the first member. A demonstration member makes a demonstration ensemble. Raises SegMateError
-    for fewer than two members, for organs that differ, and for .onnx members.
+    for fewer than two members, an output that is one of them, organs that differ, and .onnx members.
     """
     if len(paths) < 2:
         raise SegMateError(f"an ensemble needs at least two checkpoints, {len(paths)} given")
+    if any(Path(out).exists() and Path(out).samefile(path) for path in paths if Path(path).exists()):
+        raise SegMateError(f"{out} is both input and output; give another output")
     members = [Checkpoint.read(path) for path in paths]
     first = members[0]
     for member in members[1:]:

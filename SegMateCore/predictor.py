@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 import numpy as np
 
+from SegMateCore.ahead import Ahead
 from SegMateCore.assembling import PartOnGrid, label_slices, probability_slices
 from SegMateCore.backends import Backend, open_backend
 from SegMateCore.backends.choosing import chosen_file
@@ -55,14 +56,14 @@ class _Run:
 
     canonical: Volume
     parts: list[PartOnGrid]
+    ahead: Ahead
     warnings: list[str] = field(default_factory=list)
 
     def __enter__(self) -> _Run:
         return self
 
     def __exit__(self, kind: type | None, *_) -> None:
-        for part in self.parts:
-            part.stream.close(wait=kind is not KeyboardInterrupt)
+        self.ahead.close(wait=kind is not KeyboardInterrupt)
 
 
 class Predictor:
@@ -189,6 +190,8 @@ class Predictor:
             volume = rectified(volume, cancelled)
         canonical = volume.canonical()
         parts = []
+        # One for all parts: networks side by side would take each other's cores, and memory for each.
+        ahead = Ahead("segmate-network")
         prepared: dict[tuple, np.ndarray] = {}
         for part, backend in zip(self.checkpoint.parts, self.backends):
             preprocessing = part.preprocessing
@@ -199,11 +202,12 @@ class Predictor:
             pairs = self.checkpoint.organs.mirror_partners() if options.flip_average else None
             stream = SliceStream(
                 prepared[key], preprocessing, backend, options.chunk, pairs, warnings.append, cancelled,
+                ahead,
             )
             parts.append(PartOnGrid(stream, grid))
             warnings.extend(text for text in part.notes if text not in warnings)
         _report(progress, "prepare", 1, 1)
-        return _Run(canonical, parts, warnings)
+        return _Run(canonical, parts, ahead, warnings)
 
     @staticmethod
     def _empty_labels(canonical: Volume, volume: Volume) -> tuple[np.ndarray, np.ndarray]:
@@ -222,16 +226,15 @@ class Predictor:
         document = self.checkpoint.document
         # The streams' own backends tell the truth after a fallback.
         backends = [part.stream.backend for part in run.parts]
-        devices = dict.fromkeys(backend.device for backend in backends)
         return {
             "software": f"segmate-core {__version__}",
             "checkpoint": document["name"],
             "weights_sha256": document["weights_sha256"],
             "demonstration": document["demonstration"],
             "notice": RESEARCH_ONLY,
-            "backend": f"{backends[0].name} {backends[0].version}",
-            "device": ", ".join(devices),
-            "precision": backends[0].precision,
+            "backend": _each(f"{backend.name} {backend.version}" for backend in backends),
+            "device": _each(backend.device for backend in backends),
+            "precision": _each(backend.precision for backend in backends),
             "python": f"{platform.python_version()}, numpy {np.__version__}",
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "forced": options.force,
@@ -250,6 +253,11 @@ def clean_up_rules(checkpoint: Checkpoint, options: PredictOptions) -> dict[str,
     if options.clean_up and not rules:
         return {organ.name: "largest" for organ in checkpoint.organs}
     return rules
+
+
+def _each(words: Iterable[str]) -> str:
+    """Different ones of them, in their order."""
+    return ", ".join(dict.fromkeys(words))
 
 
 def _report(progress: Progress | None, stage: str, done: int, total: int) -> None:

@@ -42,17 +42,30 @@ def slices_at_once(chunk: int, pixels: int, device: str) -> int:
     return chunk if device != "cpu" else max(1, min(chunk, chunk * _USUAL_PIXELS // pixels))
 
 
+def checked(logits: np.ndarray, backend: Backend) -> np.ndarray:
+    """The logits themselves. Raises SegMateError for NaN, of which arg-max would make background."""
+    # The sum is NaN if any number is, or if there are infinities of both signs: as wrong, and as rare.
+    if np.isnan(logits.sum(dtype=np.float32)):
+        advice = "the checkpoint is damaged" if backend.precision == "fp32" else "try --precision fp32"
+        raise SegMateError(
+            f"the network gives values that are not numbers (NaN) on {backend.device} in {backend.precision}:"
+            f" {advice}"
+        )
+    return logits
+
+
 class SliceStream:
     """What one network says of one volume, computed chunk by chunk and forgotten behind the reader.
 
     hu (K, J, I); chunk: slices of 256x256 per batch; flip_pairs: None, or OrganSet.mirror_partners():
     then the mean over the image and its mirror is given, save for channels without a partner; warn: takes a
-    sentence about a fallback. To be closed, since a thread may be running the network; for one reader.
+    sentence about a fallback; ahead: where the network runs, which streams may share. For one reader.
     """
 
     def __init__(
         self, hu: np.ndarray, preprocessing: Preprocessing, backend: Backend, chunk: int,
         flip_pairs: tuple[int | None, ...] | None, warn: Callable[[str], None], cancelled: IsCancelled,
+        ahead: Ahead,
     ):
         self.hu = hu
         self.preprocessing = preprocessing
@@ -64,13 +77,9 @@ class SliceStream:
         self.stop = len(hu)
         self._ready: dict[int, SliceProbabilities] = {}
         self._next = 0
-        self._ahead: tuple[int, int, Future] | None = None
-        self._thread = Ahead("segmate-network")
+        self._ahead = ahead
+        self._begun: tuple[int, int, Future] | None = None
         self._of_air: np.ndarray | None = None
-
-    def close(self, wait: bool = True) -> None:
-        """Computes nothing more; waits for the chunk in the network, if there is one."""
-        self._thread.close(wait)
 
     def until(self, stop: int) -> None:
         """Nobody will ask for slices from `stop` on, so that they need not be computed ahead."""
@@ -97,14 +106,14 @@ class SliceStream:
     def _start(self) -> None:
         """Begins with the chunk from self._next on."""
         stop = min(self._next + self.chunk, len(self.hu))
-        self._ahead = (self._next, stop, self._thread.submit(self._run, self._next, stop))
+        self._begun = (self._next, stop, self._ahead.submit(self._run, self._next, stop))
 
     def _taken(self) -> tuple[int, np.ndarray]:
         """The end and the values of the chunk from self._next on, which may be under way already."""
-        if self._ahead is None or self._ahead[0] != self._next:
+        if self._begun is None or self._begun[0] != self._next:
             self._start()
-        _, stop, future = self._ahead
-        self._ahead = None
+        _, stop, future = self._begun
+        self._begun = None
         return stop, future.result()
 
     def _run(self, first: int, last: int) -> np.ndarray:
@@ -178,7 +187,7 @@ class SliceStream:
             piece = slice(start, start + self.chunk)
             try:
                 heights = None if z_positions is None else z_positions[piece]
-                done.append(self.backend.run(values[numbers[piece]], heights))
+                done.append(checked(self.backend.run(values[numbers[piece]], heights), self.backend))
                 start += self.chunk
             except OutOfMemory as error:
                 device = self.backend.device

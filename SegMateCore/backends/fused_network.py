@@ -11,6 +11,8 @@ give the logits of the network it was made from is not used.
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +35,8 @@ from SegMateCore.exportable import LogitsOnly
 _PROBE_SIZE = 64
 # Of the largest logit: float32 sums in another order differ by less, a wrong fold by far more.
 _TOLERANCE = 1e-4
+# The number of threads is the whole process's: whoever changes it for a while must be alone.
+_thread_count = threading.Lock()
 
 
 def fused_network(
@@ -54,11 +58,24 @@ def fused_network(
             pack_convolutions(fast, inputs)
         if not _gives(fast, inputs, expected):
             fast = LogitsOnly(network, film).eval()
+            if not _gives(fast, inputs, expected):
+                fast = _AsItIs(copy.deepcopy(network))
         fast.numbers_per_pixel = widest_map(fast, inputs)
         for layer in fast.modules():
             if isinstance(layer, PackedConvolution):
                 layer.lower(dtype)
         return fast.to(device=device, dtype=dtype, memory_format=torch.channels_last)
+
+
+class _AsItIs(nn.Module):
+    """A network that none of the forms agrees with."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.network(*inputs)["segmentation"]
 
 
 def fold_normalisations(network: nn.Module, inputs: tuple[Tensor, ...]) -> int:
@@ -160,12 +177,13 @@ def _can_pack(layer: nn.Module) -> bool:
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Small images are done before a second thread has woken up; on a busy machine it wakes up late."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    with _thread_count:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _replace(network: nn.Module, name: str, layer: nn.Module) -> None:

@@ -14,6 +14,8 @@ from SegMateCore.errors import SegMateError
 # Larger blocks glibc's malloc fetches from the system each time, page by page: a quarter of MambaOut's time.
 # The limit there is 32 MiB; half of it was the best of those tried.
 _LARGEST_MAP_BYTES = 16 << 20
+# How the allocators of the CPU (Linux and macOS, Windows) and of Apple's GPUs say it, in a bare RuntimeError.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "not enough memory: you tried", "MPS backend out of memory")
 _TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -48,15 +50,18 @@ class TorchBackend:
         chosen = chosen_precision(precision, device)
         if threads is not None:
             torch.set_num_threads(threads)
-        model = load_network(checkpoint, part)
-        if fast_form:
-            from SegMateCore.backends.fused_network import fused_network
+        # New layers draw random weights before they get theirs; the caller's random numbers stay.
+        with torch.random.fork_rng(devices=[]):
+            model = load_network(checkpoint, part)
+            if fast_form:
+                from SegMateCore.backends.fused_network import fused_network
 
-            preprocessing = checkpoint.parts[part].preprocessing
-            film = preprocessing.z_position is not None
-            model = fused_network(model, preprocessing.context, film, device, getattr(torch, _TYPES[chosen]))
-        else:
-            model = model.to(device, getattr(torch, _TYPES[chosen]))
+                preprocessing = checkpoint.parts[part].preprocessing
+                film = preprocessing.z_position is not None
+                dtype = getattr(torch, _TYPES[chosen])
+                model = fused_network(model, preprocessing.context, film, device, dtype)
+            else:
+                model = model.to(device, getattr(torch, _TYPES[chosen]))
 
         def reopen() -> TorchBackend:
             again = "bf16" if chosen == "bf16" else "fp32"
@@ -76,8 +81,10 @@ class TorchBackend:
                     for first in range(0, len(windows), batch)
                 ]
                 return parts[0] if len(parts) == 1 else np.concatenate(parts)
-        except RuntimeError as error:  # torch.OutOfMemoryError is one; that of Apple's GPUs is a bare one
-            if isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error):
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise OutOfMemory(str(error)) from error
+        except RuntimeError as error:
+            if any(words in str(error) for words in _OUT_OF_MEMORY):
                 raise OutOfMemory(str(error)) from error
             raise
 

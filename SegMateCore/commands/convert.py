@@ -67,6 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise SegMateError("--precision is for a single checkpoint: convert the members one by one")
     if arguments.half:
         raise SegMateError("--half is for a single checkpoint: convert the members, then combine them")
+    if arguments.calibrate:
+        raise SegMateError("--calibrate is for --precision fp16 or int8 of a single checkpoint: leave it out")
     paths = [resolve_checkpoint(name, "torch") for name in arguments.inputs]
     made = make_ensemble(paths, arguments.output, arguments.name)
     say(f"{arguments.output}: ensemble of {len(made.parts)} networks, weights {made.weights_sha256[:12]}")

@@ -145,7 +145,7 @@ def _opened(arguments: argparse.Namespace):
     if arguments.verbose:
         _explain(arguments, predictor)
     elif arguments.precision == "fast" and predictor.backends[0].precision == "fp32":
-        note("segmate: --precision fast is fp32 here: nothing faster keeps the labels")
+        note(f"segmate: --precision fast is fp32 here: {_why_not_faster(predictor)}")
     organs = None
     if arguments.organs is not None:
         organs = tuple(name.strip() for name in arguments.organs.split(",") if name.strip())
@@ -153,6 +153,12 @@ def _opened(arguments: argparse.Namespace):
     choices = Choices(organs, options, arguments.affine)
     choices.organ_set(predictor)  # an unknown organ is told before any work
     return predictor, choices
+
+
+def _why_not_faster(predictor) -> str:
+    if predictor.checkpoint.is_onnx:
+        return "a .onnx has its own precision; its .safetensors source on PyTorch may be faster"
+    return "nothing faster keeps the labels on this processor"
 
 
 def _explain(arguments: argparse.Namespace, predictor) -> None:

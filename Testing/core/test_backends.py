@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fake_network import BandBackend, band_predictor
+from fake_network import BandBackend, band_checkpoint, band_predictor
 from test_predictor import smooth_ct
 
 from SegMateCore.backends import OnnxBackend, OutOfMemory, TorchBackend
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.errors import SegMateError
+from SegMateCore.predictor import Predictor
 from SegMateCore.volume import Volume
 
 
@@ -58,6 +59,31 @@ def test_onnx_runtime_that_silently_left_the_gpu_is_noticed(bands_onnx, monkeypa
     with pytest.raises(SegMateError, match="cannot load its CUDA libraries"):
         OnnxBackend.open(bands_onnx, "cuda:0", "auto", None)
     assert OnnxBackend.open(bands_onnx, "auto", "auto", None).device == "cpu"
+
+
+def test_torch_on_the_cpu_says_out_of_memory_in_words_of_its_own(tiny_checkpoint):
+    torch = pytest.importorskip("torch")
+    backend = TorchBackend.open(Checkpoint.read(tiny_checkpoint), 0, "cpu", "fp32", None)
+    backend.model = lambda *_: torch.empty(1 << 50, dtype=torch.uint8)
+    with pytest.raises(OutOfMemory):
+        backend.run(np.zeros((1, 3, 32, 32), np.float32), None)
+
+
+def test_opening_a_network_leaves_the_random_numbers_of_torch_alone(tiny_checkpoint):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    TorchBackend.open(Checkpoint.read(tiny_checkpoint), 0, "cpu", "fp32", None)
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_a_fallback_of_one_part_shows_in_the_provenance():
+    full, half = BandBackend("cuda:0", capacity=0), BandBackend("cuda:0")
+    full.precision = half.precision = "fp16"
+    volume = Volume(smooth_ct((8, 20, 24)), np.eye(4))
+    given = Predictor(band_checkpoint(2), [full, half]).predict(volume).provenance
+    assert (given["device"], given["precision"]) == ("cpu, cuda:0", "fp32, fp16")
 
 
 def test_torch_on_the_cpu_gives_what_the_device_gave(tiny_checkpoint):

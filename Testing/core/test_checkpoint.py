@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 from SegMateCore import bundled
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.checkpoint_description import describe, describe_json
+from SegMateCore.cli import main
 from SegMateCore.convert import convert
 from SegMateCore.ensemble import make_ensemble
 from SegMateCore.errors import SegMateError
@@ -377,6 +378,19 @@ def test_ensemble_keeps_each_part_and_its_weights(tmp_path, written):
         len(make_ensemble([tmp_path / "both.safetensors", written], tmp_path / "three.safetensors").parts)
         == 3
     )
+
+
+def test_an_ensemble_is_not_calibrated(written, tmp_path, capsys):
+    out = tmp_path / "out.safetensors"
+    assert main(["convert", str(written), str(written), str(out), "--calibrate", "ct.nii.gz"]) == 2
+    assert "--calibrate" in capsys.readouterr().err and not out.exists()
+
+
+def test_an_ensemble_does_not_replace_its_own_member(written):
+    before = Path(written).read_bytes()
+    with pytest.raises(SegMateError, match="both input and output"):
+        make_ensemble([written, written], written)
+    assert Path(written).read_bytes() == before
 
 
 def test_ensemble_of_different_organs_is_refused(tmp_path, written):

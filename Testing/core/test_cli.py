@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from command import ROOT, segmate
 from small_ct import write_ct
 
+from SegMateCore.backends import PRECISIONS
 from SegMateCore.cli import COMMANDS, main
 from SegMateCore.organs import NINE
 from SegMateCore.segmentation import Segmentation
@@ -33,6 +35,10 @@ class TestHelp:
             took.append(time.perf_counter() - started)
             assert done.returncode == 0
         assert statistics.median(took) < 0.5
+
+    def test_every_precision_is_named(self):
+        text = segmate("predict", "--help").stdout.rpartition("--precision ")[2].partition("--threads")[0]
+        assert all(re.search(rf"\b{word}\b", text) for word in PRECISIONS)
 
     @pytest.mark.parametrize("command", ["", *COMMANDS])
     def test_no_heavy_library_is_imported(self, command):

@@ -11,6 +11,7 @@ from fake_network import CENTRES_HU, BandBackend, band_predictor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from SegMateCore.ahead import Ahead
 from SegMateCore.errors import Cancelled, SegMateError
 from SegMateCore.organs import NINE
 from SegMateCore.predictor import PredictOptions
@@ -173,8 +174,9 @@ def test_flip_average_leaves_an_organ_alone_whose_partner_is_not_in_the_table():
     hu = np.full((3, 32, 64), -160.0, np.float32)
     partners = (None, *NINE.mirror_partners()[1:])
     preprocessing, backend = predictor.checkpoint.parts[0].preprocessing, predictor.backends[0]
+    ahead = Ahead("test")
     streams = [
-        SliceStream(hu, preprocessing, backend, 8, pairs, print, None) for pairs in (None, partners)
+        SliceStream(hu, preprocessing, backend, 8, pairs, print, None, ahead) for pairs in (None, partners)
     ]
     whole = (slice(0, 32), slice(0, 64))
     plain, averaged = (
@@ -183,8 +185,7 @@ def test_flip_average_leaves_an_organ_alone_whose_partner_is_not_in_the_table():
     )
     for alone, mean in zip(plain, averaged):
         assert (mean[0] == alone[0]).all() and (mean[1] != alone[1]).any()
-    for stream in streams:
-        stream.close()
+    ahead.close()
 
 
 def test_ensemble_averages_probabilities():

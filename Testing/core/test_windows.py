@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from fake_network import BandBackend, band_checkpoint, band_predictor
 
+from SegMateCore.ahead import Ahead
 from SegMateCore.errors import Cancelled, SegMateError
 from SegMateCore.predictor import PredictOptions
 from SegMateCore.preprocessing import Preprocessing
@@ -26,8 +27,16 @@ def a_ct(slices: int, body=slice(None), seed: int = 0) -> np.ndarray:
     return hu
 
 
-def stream_of(hu, backend, chunk=4, preprocessing=PREPROCESSING, cancelled=None, pairs=None) -> SliceStream:
-    return SliceStream(hu, preprocessing, backend, chunk, pairs, lambda text: None, cancelled)
+@pytest.fixture
+def ahead():
+    thread = Ahead("test")
+    yield thread
+    thread.close()
+
+
+def stream_of(hu, backend, ahead, preprocessing=PREPROCESSING) -> SliceStream:
+    """In chunks of four."""
+    return SliceStream(hu, preprocessing, backend, 4, None, lambda text: None, None, ahead)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +48,7 @@ def test_large_slices_go_fewer_at_a_time_through_a_cpu(chunk, pixels, device, ex
     assert slices_at_once(chunk, pixels, device) == expected
 
 
-def test_the_next_chunk_is_in_the_network_while_this_one_is_used():
+def test_the_next_chunk_is_in_the_network_while_this_one_is_used(ahead):
     running = threading.Event()
 
     class Slow(BandBackend):
@@ -48,19 +57,61 @@ def test_the_next_chunk_is_in_the_network_while_this_one_is_used():
                 running.set()
             return super().run(windows, z_positions)
 
-    stream = stream_of(a_ct(12), Slow())
-    stream.slices(0, 1)
+    stream_of(a_ct(12), Slow(), ahead).slices(0, 1)
     assert running.wait(10), "nobody asked for the second chunk, and it did not start"
-    stream.close()
 
 
-def test_chunks_after_the_last_slice_wanted_are_not_computed():
+def test_chunks_after_the_last_slice_wanted_are_not_computed(ahead):
     backend = BandBackend()
-    stream = stream_of(a_ct(40), backend)
+    stream = stream_of(a_ct(40), backend, ahead)
     stream.until(7)
     stream.slices(0, 7)
-    stream.close()
+    ahead.close()
     assert backend.batches == [4, 4]
+
+
+def test_what_waits_for_the_thread_is_not_begun_once_it_is_closed():
+    thread, begun, first = Ahead("test"), [], threading.Event()
+
+    def work(number):
+        begun.append(number)
+        first.set()
+        time.sleep(0.05)
+
+    futures = [thread.submit(work, number) for number in range(4)]
+    first.wait(10)
+    thread.close()
+    assert begun == [0] and [future.cancelled() for future in futures] == [False, True, True, True]
+
+
+def test_networks_of_an_ensemble_run_one_after_the_other():
+    class Counting(BandBackend):
+        now = most = 0
+
+        def run(self, windows, z_positions):
+            Counting.now += 1
+            Counting.most = max(Counting.most, Counting.now)
+            time.sleep(0.005)
+            Counting.now -= 1
+            return super().run(windows, z_positions)
+
+    volume = Volume(a_ct(20), np.eye(4))
+    labels = band_predictor(Counting(), parts=4).predict(volume).labels
+    assert Counting.most == 1 and (labels == band_predictor().predict(volume).labels).all()
+
+
+@pytest.mark.parametrize("precision, advice", [("fp16", "--precision fp32"), ("fp32", "damaged")])
+def test_logits_that_are_no_numbers_are_an_error(precision, advice):
+    class Overflowing(BandBackend):
+        def run(self, windows, z_positions):
+            logits = super().run(windows, z_positions)
+            logits[-1, 4, 3, 2] = np.nan
+            return logits
+
+    backend = Overflowing()
+    backend.precision = precision
+    with pytest.raises(SegMateError, match=f"NaN.*{precision}: .*{advice}"):
+        band_predictor(backend).predict(Volume(a_ct(20), np.eye(4)))
 
 
 def test_errors_of_the_network_reach_the_caller_and_the_thread_ends():
@@ -114,7 +165,6 @@ def test_windows_of_air_go_through_the_network_once_and_keep_their_labels(make, 
     # Slices 9 to 16 see the body; one window of air stands for all 22 of them.
     assert sum(backend.batches) == (17 if flip else 9)
     plain = make()
-    stream = stream_of(hu, plain, chunk=1)
     for k in range(30):
         window = PREPROCESSING.normalise(hu[np.clip([k - 1, k, k + 1], 0, 29)])[None]
         padded = np.pad(window, ((0, 0), (0, 0), (6, 6), (4, 4)), constant_values=-1000)
@@ -124,15 +174,13 @@ def test_windows_of_air_go_through_the_network_once_and_keep_their_labels(make, 
             assert (labels[k] == best).all()
         elif k < 9 or k > 16:
             assert (labels[k] == (4 if make is Everywhere else 0)).all()
-    stream.close()
 
 
-def test_windows_of_air_differ_where_the_network_is_told_their_place():
+def test_windows_of_air_differ_where_the_network_is_told_their_place(ahead):
     preprocessing = Preprocessing(None, (-1000, 400), (0, 1), context=3, z_position="volume")
     backend = BandBackend()
-    stream = stream_of(a_ct(12, slice(4, 6)), backend, preprocessing=preprocessing)
+    stream = stream_of(a_ct(12, slice(4, 6)), backend, ahead, preprocessing)
     stream.slices(0, 12)
-    stream.close()
     assert sum(backend.batches) == 12
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from SegMateCore.backends import choosing
+from SegMateCore.backends import choosing, cuda_driver
 from SegMateCore.backends.choosing import chosen_engine, chosen_file
 from SegMateCore.errors import SegMateError
 
@@ -18,6 +18,11 @@ pytest.importorskip("timm")
 def bf16(request, monkeypatch):
     monkeypatch.setattr(torch_backend, "cpu_has_bf16", lambda: request.param)
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(choosing, "cuda_device_count", lambda: 0)
 
 
 def test_onnx_runtime_unless_torch_is_worth_its_loading(bf16):
@@ -35,9 +40,39 @@ def test_cuda_goes_to_the_engine_that_has_it(monkeypatch):
     assert chosen_engine("auto", "cuda:1", "auto")[0] == "onnxruntime"
 
 
-def test_without_torch_there_is_nothing_to_choose(monkeypatch):
-    monkeypatch.setattr(choosing.importlib.util, "find_spec", lambda name: None)
-    assert chosen_engine("auto", "auto", "fast")[0] == "onnxruntime"
+def test_a_gpu_that_only_torch_can_use_decides(monkeypatch):
+    monkeypatch.setattr(choosing, "cuda_device_count", lambda: 1)
+    monkeypatch.setattr(choosing, "_torch_has_cuda", lambda: True)
+    monkeypatch.setattr(choosing, "available_devices", lambda: [("cpu", "CPU")])
+    assert chosen_engine("auto", "auto", "auto")[0] == "torch"
+    assert chosen_engine("auto", "cpu", "auto")[0] == "onnxruntime"
+    monkeypatch.setattr(choosing, "_torch_has_cuda", lambda: False)
+    assert chosen_engine("auto", "auto", "auto")[0] == "onnxruntime"
+
+
+def test_the_driver_is_asked_and_need_not_be_there(monkeypatch):
+    assert cuda_driver.cuda_device_count() >= 0
+
+    class Driver:
+        @staticmethod
+        def cuInit(flags):
+            return 0
+
+        @staticmethod
+        def cuDeviceGetCount(reference):
+            reference._obj.value = 2
+            return 0
+
+    monkeypatch.setattr(cuda_driver.ctypes, "CDLL", lambda name: Driver)
+    assert cuda_driver.cuda_device_count() == 2
+    Driver.cuInit = staticmethod(lambda flags: 100)  # CUDA_ERROR_NO_DEVICE
+    assert cuda_driver.cuda_device_count() == 0
+
+
+@pytest.mark.parametrize("missing, engine", [("torch", "onnxruntime"), ("onnxruntime", "torch")])
+def test_with_one_engine_there_is_nothing_to_choose(monkeypatch, missing, engine):
+    monkeypatch.setattr(choosing, "_installed", lambda *packages: missing not in packages)
+    assert chosen_engine("auto", "auto", "fast")[0] == engine
 
 
 def test_a_file_that_is_named_is_the_one_that_runs(bands_onnx):
@@ -70,6 +105,7 @@ def test_the_fast_labels_are_nearly_those_of_full_precision():
     predictor = Predictor.from_checkpoint("demo", "cpu", "auto", "fast")
     assert predictor.backends[0].precision == "bf16"
     fast = predictor.predict(ct).labels
+    assert (np.bincount(exact.ravel(), minlength=10) > 0).all()
     for label in range(1, 10):
         both = np.count_nonzero((exact == label) & (fast == label))
         assert 2 * both >= 0.99 * (np.count_nonzero(exact == label) + np.count_nonzero(fast == label))

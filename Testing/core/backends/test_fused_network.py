@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 
 import pytest
 
@@ -12,6 +13,7 @@ pytest.importorskip("timm")
 from timm.models.mambaout import GatedConvBlock  # noqa: E402
 from torch import nn  # noqa: E402
 
+from SegMateCore.backends import fused_network as fused  # noqa: E402
 from SegMateCore.backends.fused_network import (  # noqa: E402
     fold_normalisations,
     fused_network,
@@ -111,6 +113,43 @@ def test_a_fold_that_changes_the_logits_is_not_used():
         fast = fused_network(network, 3, False)
         torch.testing.assert_close(fast(x), expected, rtol=0, atol=1e-5)
     assert any(isinstance(layer, nn.BatchNorm2d) for layer in fast.modules())
+
+
+def test_where_no_form_agrees_the_network_itself_runs(monkeypatch):
+    class Wrong(fused.LogitsOnly):
+        def forward(self, *inputs):
+            return super().forward(*inputs) + 2
+
+    monkeypatch.setattr(fused, "LogitsOnly", Wrong)
+    network = with_statistics(Branching())
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(fused_network(network, 3, False)(x), network(x)["segmentation"])
+
+
+def test_two_networks_may_be_opened_at_once(monkeypatch):
+    inside = threading.Barrier(2, timeout=1)
+
+    def meet(network, inputs):
+        try:
+            inside.wait()
+        except threading.BrokenBarrierError:
+            pass  # as it must be: the other one waits outside
+        return fold_normalisations(network, inputs)
+
+    monkeypatch.setattr(fused, "fold_normalisations", meet)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        networks = [with_statistics(Branching()) for _ in range(2)]
+        openers = [threading.Thread(target=fused_network, args=(network, 3, False)) for network in networks]
+        for opener in openers:
+            opener.start()
+        for opener in openers:
+            opener.join()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 @packs
