@@ -52,6 +52,10 @@ def test_words(build, has, word, entry, device):
         ("tpu", "expected one of auto, cpu"),
         ("dml:1", "unknown"),
         ("cuda:x", "unknown"),
+        ("cuda:²", "unknown"),
+        ("cuda:٣", "unknown"),
+        ("cuda:", "unknown"),
+        ("mps:", "unknown"),
     ],
 )
 def test_refusals(build, word, expected):
