@@ -14,8 +14,14 @@ from SegMateCore.checkpoint_document import METADATA_KEY
 from SegMateCore.errors import SegMateError
 from SegMateCore.onnx_providers import CPU, Provider, arithmetic, find_provider
 
-# What ONNX Runtime says when an allocation failed: its arena, CUDA, and the C++ library.
-_ONNX_OUT_OF_MEMORY = ("Failed to allocate memory", "out of memory", "bad_alloc", "bad allocation")
+# What ONNX Runtime says, in small letters, when an allocation failed: its arena (two sentences), CUDA, the C++
+# library, cuBLAS, cuDNN 8 and 9, DirectML (E_OUTOFMEMORY, and its English words).
+_OUT_OF_MEMORY = (
+    "failed to allocate memory", "is smaller than requested bytes", "out of memory",
+    "bad_alloc", "bad allocation",
+    "cublas_status_alloc_failed", "cudnn_status_alloc_failed", "device_allocation_failed",
+    "8007000e", "not enough memory resources",
+)  # fmt: skip
 
 
 class OnnxBackend:
@@ -76,7 +82,7 @@ class OnnxBackend:
             with self._turn:
                 return self.session.run(["logits"], feeds)[0]
         except Exception as error:  # its exception classes are private and differ between versions
-            if any(words in str(error) for words in _ONNX_OUT_OF_MEMORY):
+            if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY):
                 raise OutOfMemory(" ".join(str(error).split())[:300]) from error
             raise
 

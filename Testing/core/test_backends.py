@@ -35,6 +35,13 @@ def test_out_of_memory_halves_the_chunk_then_goes_to_the_cpu_and_says_so():
         ("[E] Failed to allocate memory for requested buffer of size 1572864", OutOfMemory),
         ("CUDA failure 2: out of memory ; GPU=0", OutOfMemory),
         ("Non-zero status code while running Conv: std::bad_alloc", OutOfMemory),
+        ("bfc_arena.cc:376 Available memory of 0 is smaller than requested bytes of 135383040", OutOfMemory),
+        ("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0 ; expr=cublasCreate(&handle)", OutOfMemory),
+        ("CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED ; GPU=0", OutOfMemory),
+        ("CUDNN failure 4006: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", OutOfMemory),
+        ("Exception(3) tid(4304) 8007000E Not enough memory resources are available", OutOfMemory),
+        ("Exception(3) tid(4304) 8007000E Nicht genügend Speicherressourcen", OutOfMemory),
+        ("Exception(1) 887A0005 The GPU device instance has been suspended", RuntimeError),
         ("Got invalid dimensions for input: slices", RuntimeError),
     ],
 )
@@ -46,6 +53,17 @@ def test_onnx_runtime_has_no_class_for_out_of_memory_but_says_so(bands_onnx, mes
     backend = OnnxBackend.open(bands_onnx, "cpu", "fp32", 1)
     backend.session = Session()
     with pytest.raises(expected):
+        backend.run(np.zeros((1, 3, 32, 32), np.float32), None)
+
+
+def test_numpy_out_of_memory_beside_onnx_runtime_is_one_too(bands_onnx):
+    class Session:
+        def run(self, outputs, feeds):
+            return np.empty(1 << 58)
+
+    backend = OnnxBackend.open(bands_onnx, "cpu", "fp32", 1)
+    backend.session = Session()
+    with pytest.raises(OutOfMemory, match="Unable to allocate"):
         backend.run(np.zeros((1, 3, 32, 32), np.float32), None)
 
 
