@@ -41,8 +41,8 @@ def test_out_of_memory_halves_the_chunk_then_goes_to_the_cpu_and_says_so():
         ("CUDNN failure 4006: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", OutOfMemory),
         ("Exception(3) tid(4304) 8007000E Not enough memory resources are available", OutOfMemory),
         ("Exception(3) tid(4304) 8007000E Nicht genügend Speicherressourcen", OutOfMemory),
-        ("Exception(1) 887A0005 The GPU device instance has been suspended", RuntimeError),
-        ("Got invalid dimensions for input: slices", RuntimeError),
+        ("Exception(1) 887A0005 The GPU device instance has been suspended", SegMateError),
+        ("Got invalid dimensions for input: slices", SegMateError),
     ],
 )
 def test_onnx_runtime_has_no_class_for_out_of_memory_but_says_so(bands_onnx, message, expected):
@@ -76,6 +76,54 @@ def test_onnx_runtime_that_silently_left_the_gpu_is_noticed(bands_onnx, monkeypa
     with pytest.raises(SegMateError, match="cannot load its CUDA libraries"):
         OnnxBackend.open(bands_onnx, "cuda:0", "auto", None)
     assert OnnxBackend.open(bands_onnx, "auto", "auto", None).device == "cpu"
+
+
+def test_a_gpu_that_fails_in_the_middle_is_not_swapped_for_the_cpu(bands_onnx, capfd, monkeypatch):
+    """ONNX Runtime would print, go on on the CPU, and leave `device` as it was."""
+    from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
+
+    import SegMateCore.backends.onnx_backend as module
+    from SegMateCore.onnx_providers import Provider
+
+    class Failing:
+        """The C++ session below ONNX Runtime's Python one."""
+
+        def __init__(self, real):
+            self.real = real
+
+        def __getattr__(self, name):
+            return getattr(self.real, name)
+
+        def run(self, *_):
+            runs.append(1)
+            raise EPFail("CUDA failure 700: an illegal memory access was encountered")
+
+    runs = []
+    backend = OnnxBackend.open(bands_onnx, "cpu", "auto", 1)
+    backend.device = "cuda:0"
+    backend.session._sess = Failing(backend.session._sess)
+    with pytest.raises(SegMateError, match="failed on cuda:0 .*CUDA failure 700.*--device cpu"):
+        backend.run(np.zeros((1, 3, 32, 32), np.float32), None)
+    assert len(runs) == 1 and capfd.readouterr() == ("", "")
+
+    # Nor at opening: by name it is an error, "auto" says cpu.
+    import onnxruntime
+
+    real = onnxruntime.InferenceSession._create_inference_session
+
+    def without_gpu(session, providers, *rest):
+        if any("CUDA" in str(provider) for provider in providers):
+            raise EPFail("CUDA failure 35: driver version is insufficient")
+        return real(session, providers, *rest)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "_create_inference_session", without_gpu)
+    cuda = Provider("CUDAExecutionProvider", "cuda:0", "CUDA")
+    found = module.find_provider
+    monkeypatch.setattr(module, "find_provider", lambda word: found(word) if word == "cpu" else cuda)
+    with pytest.raises(SegMateError, match="cannot open it: .*CUDA failure 35"):
+        OnnxBackend.open(bands_onnx, "cuda:0", "auto", None)
+    assert OnnxBackend.open(bands_onnx, "auto", "auto", None).device == "cpu"
+    assert capfd.readouterr() == ("", "")
 
 
 def test_torch_on_the_cpu_gives_what_the_device_gave(tiny_checkpoint):

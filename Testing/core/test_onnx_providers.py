@@ -90,7 +90,7 @@ def test_directml_is_opened_as_it_needs_and_one_thread_at_a_time(build, bands_on
     real, seen, inside, most = onnxruntime.InferenceSession, [], [], []
 
     class Session:
-        def __init__(self, path, options, providers):
+        def __init__(self, path, options, providers, enable_fallback):
             seen.append((options.enable_mem_pattern, options.execution_mode, providers))
             self.real = real(path, providers=[CPU])
 
