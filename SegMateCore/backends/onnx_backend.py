@@ -12,6 +12,7 @@ from SegMateCore.backends.interface import OutOfMemory
 from SegMateCore.backends.onnx_checks import check_graph, check_logits, check_precision, file_precision
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.errors import SegMateError
+from SegMateCore.onnx_metadata import verify_graph
 from SegMateCore.onnx_providers import CPU, Provider, arithmetic, find_provider
 
 # What ONNX Runtime says, in small letters, when an allocation failed: its arena (two sentences), CUDA, the
@@ -45,12 +46,13 @@ class OnnxBackend:
     def open(cls, path: Path, wanted: str, precision: str, threads: int | None) -> OnnxBackend:
         """wanted: a device; "auto" takes the CPU where a GPU cannot be used, and `device` then says so.
 
-        Raises SegMateError for what is missing, for a graph that contradicts its document, and for a device
-        by name that cannot be used.
+        Raises SegMateError for what is missing or damaged, for a graph that contradicts its document, and for
+        a device by name that cannot be used.
         """
         _require_onnxruntime(path)
         checkpoint = Checkpoint.read(path)
         check_precision(checkpoint, precision)
+        verify_graph(path)
         provider = find_provider(wanted)
         try:
             session = _session(path, provider, threads)
