@@ -14,11 +14,12 @@ from SegMateCore.checkpoint_document import METADATA_KEY, document_text
 
 def write_bands(
     path: Path, channels: int = 9, slices=("batch", 3, "rows", "columns"), logits=None,
-    kind: int = TensorProto.FLOAT, takes_z: bool = False, document: dict | None = None,
+    kind: int = TensorProto.FLOAT, takes_z: bool = False, document: dict | None = None, shift=0,
 ) -> Path:
     """slices, logits: the lengths that the graph names, None = as `channels` says. kind: of its input.
 
     takes_z: also takes z_position, and adds zero times it. document: None = that of band_checkpoint().
+    shift: what is added to the logits, one number or one per channel.
     """
     def constant(name: str, value) -> onnx.TensorProto:
         return numpy_helper.from_array(np.asarray(value, np.float32), name)
@@ -47,7 +48,8 @@ def write_bands(
             numpy_helper.from_array(np.array([1], np.int64), "axis"),
             numpy_helper.from_array(np.array([-1, 1, 1, 1], np.int64), "column"),
             constant("centres", np.resize(CENTRES_HU, channels)[None, :, None, None]),
-            constant("slope", LOGIT_PER_HU), constant("peak", 6), constant("nothing", 0),
+            constant("slope", LOGIT_PER_HU),
+            constant("peak", np.reshape(6 + np.float32(shift), (1, -1, 1, 1))), constant("nothing", 0),
         ],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
