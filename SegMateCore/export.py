@@ -22,7 +22,7 @@ from SegMateCore.backends import OnnxBackend, TorchBackend
 from SegMateCore.checkpoint import Checkpoint, Part
 from SegMateCore.checkpoint_document import METADATA_KEY, document_text
 from SegMateCore.errors import SegMateError
-from SegMateCore.export_lowered import MIN_DICE, half_dice, lowered
+from SegMateCore.export_lowered import DICE_ARITHMETIC, MIN_DICE, half_dice, lowered
 from SegMateCore.exportable import LogitsOnly
 from SegMateCore.onnx_graph import OPSET, onnx_graph
 from SegMateCore.onnx_half import store_as_half
@@ -109,7 +109,10 @@ def export_onnx(
             )
         # Written again with the figures, which include the size of the file without them.
         graph = graph_entry(graph_sha256(model.SerializeToString()))
-        facts = {**asdict(agreement), **graph, "torch": torch.__version__, "opset": OPSET}
+        facts = {
+            **asdict(agreement), **graph, "dice_arithmetic": DICE_ARITHMETIC.get(precision),
+            "torch": torch.__version__, "opset": OPSET,
+        }  # fmt: skip
         _set_metadata(model, EXPORT_KEY, json.dumps(facts, allow_nan=False))
         onnx.save(model, str(temporary))
     report("done", 3, 3)
