@@ -22,15 +22,19 @@ from SegMateCore.backends import OnnxBackend, TorchBackend
 from SegMateCore.checkpoint import Checkpoint, Part
 from SegMateCore.checkpoint_document import METADATA_KEY, document_text
 from SegMateCore.errors import SegMateError
-from SegMateCore.export_lowered import MIN_DICE, lowered
+from SegMateCore.export_lowered import DICE_ARITHMETIC, MIN_DICE, half_dice, lowered
 from SegMateCore.exportable import LogitsOnly
 from SegMateCore.onnx_graph import OPSET, onnx_graph
 from SegMateCore.onnx_half import store_as_half
+from SegMateCore.onnx_metadata import EXPORT_KEY, graph_entry, graph_sha256
 from SegMateCore.volume import Volume
 
-EXPORT_KEY = "segmate_export"
 MAX_LOGIT_DIFFERENCE = 1e-4
+# Of half weights, whose rounding shows everywhere a little, by some 0.01. The bound on logits holds for each
+# organ by itself: most decisions are "nothing", and stay equal when an organ is lost.
 MIN_EQUAL_DECISIONS = 0.9999
+MAX_ORGAN_DIFFERENCE = 0.1
+_ORGAN_QUANTILE = 0.999
 PRECISIONS = ("fp32", *MIN_DICE)
 _CHECKED_SHAPES = ((1, 96, 160), (3, 224, 128))  # (B, H, W), none of them the traced one
 
@@ -41,20 +45,24 @@ Progress = Callable[[str, int, int], None]
 class Agreement:
     """How far ONNX Runtime and torch agree.
 
-    max_logit_difference: largest absolute difference on the check inputs, of the float32 graph.
-    equal_decisions: fraction of (organ, pixel) pairs on the same side of the threshold there. bytes: size of
-    the file. half_weights: stored as float16. precision: "fp32", "fp16" or "int8". dice: organ -> Dice
-    against the float32 labels of whole CTs, and milliseconds: precision -> median time of a slice on this
-    CPU; both empty for fp32.
+    max_logit_difference: largest absolute difference on the check inputs, of the float32 graph; infinite
+    where one is not finite. organ_difference: that which 99.9 % of an organ's pixels stay below, of the worst
+    organ. equal_decisions: fraction of (organ, pixel) pairs on the same side of the threshold there. bytes:
+    size of the file. half_weights: stored as float16. precision: "fp32", "fp16" or "int8". dice: organ ->
+    Dice against the float32 labels of whole CTs, and milliseconds: precision -> median time of a slice on
+    this CPU; both empty for fp32. half_dice: organ -> Dice of half weights against float32 ones on whole
+    CTs; empty without them, and where nothing was rounded.
     """
 
     max_logit_difference: float
+    organ_difference: float
     equal_decisions: float
     bytes: int
     half_weights: bool
     precision: str = "fp32"
     dice: dict[str, float] = field(default_factory=dict)
     milliseconds: dict[str, float] = field(default_factory=dict)
+    half_dice: dict[str, float] = field(default_factory=dict)
 
 
 def export_onnx(
@@ -66,10 +74,11 @@ def export_onnx(
     half_weights: large arrays stored as float16 and cast back when the file is opened: half the size,
     computed in float32 all the same; exact where the checkpoint holds float16 already. precision: what it is
     computed in (onnx_precision.py). volumes: CTs on which fp16 and int8 are calibrated and checked, the last
-    of several only checked; () for three synthetic ones.
+    of several only checked, and half weights are checked; () for three synthetic ones.
     Raises SegMateError for an ensemble, a .onnx, where the float32 logits differ by more than
     MAX_LOGIT_DIFFERENCE (with half_weights: where fewer than MIN_EQUAL_DECISIONS of the decisions are
-    equal), and for all that `lowered` refuses.
+    equal, the logits of an organ differ by more than MAX_ORGAN_DIFFERENCE, or labels of whole CTs change),
+    and for all that `lowered` refuses.
     """
     path = Path(path)
     _refuse(checkpoint, path, half_weights, precision)
@@ -80,14 +89,17 @@ def export_onnx(
     part = checkpoint.parts[0]
     network = LogitsOnly(reference.model, _is_film(part), merge_branches=not half_weights)
     model = onnx_graph(network, part.preprocessing.context, part.model_name)
+    _set_metadata(model, METADATA_KEY, document_text({**checkpoint.document, "precision": "fp32"}))
+    plain = onnx.ModelProto.FromString(model.SerializeToString()) if half_weights else model
     if half_weights:
         store_as_half(model.graph)
-    _set_metadata(model, METADATA_KEY, document_text({**checkpoint.document, "precision": "fp32"}))
     report("check", 2, 3)
     with atomic_path(path) as temporary:
         onnx.save(model, str(temporary))
         agreement = measure_agreement(temporary, reference, part, half_weights)
         _refuse_disagreement(agreement, part)
+        if half_weights and agreement.max_logit_difference > MAX_LOGIT_DIFFERENCE:
+            agreement = replace(agreement, half_dice=half_dice(plain, model, volumes, report))
         if precision != "fp32":
             result = lowered(model, precision, volumes, report)
             model = result.model
@@ -96,8 +108,12 @@ def export_onnx(
                 bytes=model.ByteSize(),
             )
         # Written again with the figures, which include the size of the file without them.
-        facts = {**asdict(agreement), "torch": torch.__version__, "opset": OPSET}
-        _set_metadata(model, EXPORT_KEY, json.dumps(facts))
+        graph = graph_entry(graph_sha256(model.SerializeToString()))
+        facts = {
+            **asdict(agreement), **graph, "dice_arithmetic": DICE_ARITHMETIC.get(precision),
+            "torch": torch.__version__, "opset": OPSET,
+        }  # fmt: skip
+        _set_metadata(model, EXPORT_KEY, json.dumps(facts, allow_nan=False))
         onnx.save(model, str(temporary))
     report("done", 3, 3)
     return agreement
@@ -129,7 +145,7 @@ def measure_agreement(path: Path, reference: TorchBackend, part: Part, half_weig
     runtime = OnnxBackend.open(path, "cpu", "fp32", None)
     threshold = np.broadcast_to(part.threshold, _organs(part, reference)).reshape(1, -1, 1, 1)
     cut = np.log(threshold / (1 - threshold))
-    worst, equal, count = 0.0, 0, 0
+    differences, equal, count = [], 0, 0
     for seed, (batch, height, width) in enumerate(_CHECKED_SHAPES):
         windows = part.preprocessing.normalise(
             smooth_hu((batch, part.preprocessing.context, height, width), part.preprocessing.window_hu, seed)
@@ -140,11 +156,15 @@ def measure_agreement(path: Path, reference: TorchBackend, part: Part, half_weig
             raise SegMateError(
                 f"the exported network gives {found.shape}, torch gives {expected.shape}: not written"
             )
-        difference = np.abs(found - expected).max()
-        worst = max(worst, float(difference)) if np.isfinite(difference) else float("inf")
+        differences.append(np.abs(found - expected).swapaxes(0, 1).reshape(found.shape[1], -1))
         equal += int(((found > cut) == (expected > cut)).sum())
         count += found.size
-    return Agreement(worst, equal / count, path.stat().st_size, half_weights)
+    by_organ = np.concatenate(differences, axis=1)
+    largest = organ = float("inf")
+    if np.isfinite(by_organ).all():
+        largest = float(by_organ.max())
+        organ = float(np.quantile(by_organ, _ORGAN_QUANTILE, axis=1).max())
+    return Agreement(largest, organ, equal / count, path.stat().st_size, half_weights)
 
 
 def smooth_hu(shape: tuple[int, int, int, int], window_hu: tuple[float, float], seed: int) -> np.ndarray:
@@ -165,13 +185,15 @@ def _organs(part: Part, reference: TorchBackend) -> int:
 
 def _refuse_disagreement(agreement: Agreement, part: Part) -> None:
     figures = (
-        f"logits differ by up to {agreement.max_logit_difference:.2g}, "
+        f"logits differ by up to {agreement.max_logit_difference:.2g}, those of the worst organ by"
+        f" {agreement.organ_difference:.2g} or less nearly everywhere, "
         f"{100 * agreement.equal_decisions:.4f} % of the decisions are equal"
     )
-    if agreement.half_weights and agreement.equal_decisions < MIN_EQUAL_DECISIONS:
+    close = agreement.organ_difference <= MAX_ORGAN_DIFFERENCE
+    if agreement.half_weights and not (close and agreement.equal_decisions >= MIN_EQUAL_DECISIONS):
         raise SegMateError(
             f"{part.model_name} does not survive float16 weights ({figures}; needed "
-            f"{100 * MIN_EQUAL_DECISIONS} %): "
+            f"{MAX_ORGAN_DIFFERENCE} and {100 * MIN_EQUAL_DECISIONS} %): "
             "export with float32 weights"
         )
     if not agreement.half_weights and not agreement.max_logit_difference <= MAX_LOGIT_DIFFERENCE:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 
+from SegMateCore.device_words import parse_device
 from SegMateCore.errors import SegMateError
 
 # What ends up in front where a provider cannot be loaded.
@@ -52,14 +53,14 @@ def find_provider(device: str) -> Provider:
     import onnxruntime
 
     available = onnxruntime.get_available_providers()
-    word, colon, number = device.partition(":")
-    if device == "auto":
+    word, index = parse_device(device) or ("", 0)
+    if word == "auto":
         word = next((entry.device for entry in _AUTOMATIC if entry.name in available), "cpu")
     if word == "mps":
         raise SegMateError(
             "device 'mps' is not for ONNX Runtime, expected coreml for an Apple GPU, or a .safetensors file"
         )
-    if word not in ("cpu", *_BY_WORD) or (colon and (word != "cuda" or not number.isdigit())):
+    if word not in ("cpu", *_BY_WORD):
         raise SegMateError(
             f"device {device!r} is unknown to ONNX Runtime, expected one of {', '.join(WORDS)}"
         )
@@ -73,7 +74,6 @@ def find_provider(device: str) -> Provider:
         )
     if word != "cuda":
         return found
-    index = int(number or 0)
     return Provider(_CUDA.name, f"cuda:{index}", _CUDA.title, _CUDA.advice, (("device_id", index),))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from SegMateCore.backends.interface import OutOfMemory
 from SegMateCore.checkpoint import Checkpoint
+from SegMateCore.device_words import parse_device
 from SegMateCore.errors import SegMateError
 
 # Larger blocks glibc's malloc fetches from the system each time, page by page: a quarter of MambaOut's time.
@@ -209,8 +210,8 @@ def torch_device(device: str) -> str:
 
 
 def _split_device(device: str) -> tuple[str, int]:
-    kind, _, number = device.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (number and (kind != "cuda" or not number.isdigit())):
-        advice = " (dml and coreml are for .onnx checkpoints)" if kind in ("dml", "coreml") else ""
+    found = parse_device(device)
+    if found is None or found[0] not in ("cpu", "cuda", "mps"):
+        advice = " (dml and coreml are for .onnx checkpoints)" if device in ("dml", "coreml") else ""
         raise SegMateError(f"device {device!r} is unknown, expected auto, cpu, cuda, cuda:N or mps{advice}")
-    return kind, int(number or 0)
+    return found

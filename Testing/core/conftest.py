@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from fake_network import CENTRES_HU, LOGIT_PER_HU, band_checkpoint
 from small_ct import write_ct
 
 from SegMateCore.checkpoint import Checkpoint
-from SegMateCore.checkpoint_document import METADATA_KEY, document_text
 from SegMateCore.organs import NINE
 from SegMateCore.preprocessing import Preprocessing
 
@@ -18,36 +15,10 @@ from SegMateCore.preprocessing import Preprocessing
 @pytest.fixture(scope="session")
 def bands_onnx(tmp_path_factory) -> Path:
     """An .onnx checkpoint with the arithmetic of fake_network: each organ is a band of HU. Needs no torch."""
-    onnx = pytest.importorskip("onnx")
-    from onnx import TensorProto, helper, numpy_helper
+    pytest.importorskip("onnx")
+    from bands_graph import write_bands
 
-    def constant(name: str, value) -> onnx.TensorProto:
-        return numpy_helper.from_array(np.asarray(value, np.float32), name)
-
-    graph = helper.make_graph(
-        [
-            helper.make_node("ReduceMean", ["slices", "axis"], ["mean"], keepdims=1),
-            helper.make_node("Sub", ["mean", "centres"], ["distance"]),
-            helper.make_node("Abs", ["distance"], ["apart"]),
-            helper.make_node("Mul", ["apart", "slope"], ["fall"]),
-            helper.make_node("Sub", ["peak", "fall"], ["logits"]),
-        ],
-        "bands",
-        [helper.make_tensor_value_info("slices", TensorProto.FLOAT, ["batch", 3, "rows", "columns"])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 9, "rows", "columns"])],
-        [
-            numpy_helper.from_array(np.array([1], np.int64), "axis"),
-            constant("centres", CENTRES_HU[None, :, None, None]),
-            constant("slope", LOGIT_PER_HU),
-            constant("peak", 6),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    entry = model.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, document_text(band_checkpoint().document)
-    path = tmp_path_factory.mktemp("checkpoints") / "bands.onnx"
-    onnx.save(model, str(path))
-    return path
+    return write_bands(tmp_path_factory.mktemp("checkpoints") / "bands.onnx")
 
 
 @pytest.fixture(scope="session")

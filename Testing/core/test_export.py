@@ -17,7 +17,7 @@ from SegMateCore.checkpoint import Checkpoint  # noqa: E402
 from SegMateCore.convert import convert  # noqa: E402
 from SegMateCore.errors import SegMateError  # noqa: E402
 from SegMateCore.models import create_model, list_models, model_options  # noqa: E402
-from SegMateCore.onnx_metadata import read_onnx_metadata  # noqa: E402
+from SegMateCore.onnx_metadata import graph_sha256, read_onnx_metadata  # noqa: E402
 from SegMateCore.organs import NINE  # noqa: E402
 from SegMateCore.weights_file import halved  # noqa: E402
 
@@ -107,6 +107,7 @@ def test_half_weights_halve_the_file_and_keep_the_decisions(small_checkpoint, tm
     assert Checkpoint.read(path).document == {**halved_checkpoint.document, "precision": "fp32"}
     figures = json.loads(read_onnx_metadata(path)[export.EXPORT_KEY])
     assert figures["half_weights"] and figures["equal_decisions"] >= export.MIN_EQUAL_DECISIONS
+    assert figures["graph_sha256"] == graph_sha256(path.read_bytes())
     # Norms stay apart from the weights, so float16 weights come through as they are.
     assert figures["max_logit_difference"] <= export.MAX_LOGIT_DIFFERENCE
 

@@ -52,6 +52,10 @@ def test_words(build, has, word, entry, device):
         ("tpu", "expected one of auto, cpu"),
         ("dml:1", "unknown"),
         ("cuda:x", "unknown"),
+        ("cuda:²", "unknown"),
+        ("cuda:٣", "unknown"),
+        ("cuda:", "unknown"),
+        ("mps:", "unknown"),
     ],
 )
 def test_refusals(build, word, expected):
@@ -78,14 +82,15 @@ def test_a_provider_that_does_not_load_is_told_or_left_for_the_cpu(
 
 def test_directml_is_opened_as_it_needs_and_one_thread_at_a_time(build, bands_onnx, monkeypatch):
     import threading
+    import time
 
     import numpy as np
     import onnxruntime
 
-    real, seen, inside = onnxruntime.InferenceSession, [], []
+    real, seen, inside, most = onnxruntime.InferenceSession, [], [], []
 
     class Session:
-        def __init__(self, path, options, providers):
+        def __init__(self, path, options, providers, enable_fallback):
             seen.append((options.enable_mem_pattern, options.execution_mode, providers))
             self.real = real(path, providers=[CPU])
 
@@ -94,7 +99,8 @@ def test_directml_is_opened_as_it_needs_and_one_thread_at_a_time(build, bands_on
 
         def run(self, outputs, feeds):
             inside.append(1)
-            assert len(inside) == 1
+            most.append(len(inside))
+            time.sleep(0.01)  # long enough for another thread to come in, where nothing keeps it out
             found = self.real.run(outputs, feeds)
             inside.pop()
             return found
@@ -112,7 +118,7 @@ def test_directml_is_opened_as_it_needs_and_one_thread_at_a_time(build, bands_on
         thread.start()
     for thread in threads:
         thread.join()
-    assert not inside
+    assert most == [1] * 8
 
 
 def test_devices_are_listed(build, monkeypatch):

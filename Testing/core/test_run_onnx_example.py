@@ -14,6 +14,7 @@ import pytest
 from fake_network import band_checkpoint
 
 from SegMateCore.bundled import resolve_checkpoint
+from SegMateCore.checkpoint_document import complete_document
 from SegMateCore.data.phantom import make_phantom
 from SegMateCore.predictor import PredictOptions, Predictor
 from SegMateCore.preprocessing import Preprocessing
@@ -90,3 +91,20 @@ def test_every_rule_of_the_document(example, rule):
     assert len(np.unique(expected)) > 3
     for mine, other in zip(ours.z_positions, theirs.z_positions, strict=True):
         np.testing.assert_array_equal(mine, other)
+
+
+def test_a_document_with_nothing_but_what_is_needed(example):
+    from fake_network import BandBackend, band_predictor
+    from test_predictor import smooth_ct
+
+    from SegMateCore.volume import Volume
+
+    volume = Volume(smooth_ct((5, 20, 40)), np.eye(4))
+    expected = band_predictor(BandBackend()).predict(volume, options=UNCLEANED).labels
+    whole = band_checkpoint().document
+    needed = {key: whole[key] for key in ("format", "format_version", "organs", "weights_sha256")}
+    preprocessing = {"window_hu": [-1000, 400], "scale": [0, 1]}
+    document = {**needed, "parts": [{"model": {"name": "bands"}, "preprocessing": preprocessing}]}
+    assert complete_document(document, "the test", buildable=False)["parts"]  # the format allows it
+    np.testing.assert_array_equal(example.segment(Session(document, BandBackend()), volume.voxels), expected)
+    assert len(np.unique(expected)) > 3

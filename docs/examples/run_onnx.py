@@ -13,13 +13,15 @@ import numpy as np
 import onnxruntime
 
 CHUNK, MULTIPLE, PADDING_HU = 8, 32, -1024
+DEFAULTS = {"context": 3, "slice_rows": "j", "z_position": None}  # of a document that does not name them
 
 
 def segment(session: onnxruntime.InferenceSession, hu: np.ndarray) -> np.ndarray:
     """Labels (K, J, I) uint8 of HU on the checkpoint's own grid."""
     document = json.loads(session.get_modelmeta().custom_metadata_map["segmate"])
     (part,), labels = document["parts"], [organ["label"] for organ in document["organs"]]
-    rule, threshold = part["preprocessing"], np.broadcast_to(part["threshold"], len(labels))
+    rule = {**DEFAULTS, **part["preprocessing"]}
+    threshold = np.broadcast_to(part.get("threshold", 0.5), len(labels))
     rising = np.argsort(labels)  # ties go to the lowest label
     count, rows, columns = hu.shape
     offsets = np.arange(rule["context"]) - rule["context"] // 2
