@@ -115,7 +115,7 @@ class TimedBackend:
 
 
 def covered_s(intervals: Sequence[tuple[float, float]]) -> float:
-    """Seconds that lie in at least one of the intervals: networks of an ensemble run side by side."""
+    """Seconds that lie in at least one of the intervals: those of several networks may overlap."""
     total, until = 0.0, float("-inf")
     for start, end in sorted(intervals):
         total += max(0.0, end - max(start, until))
