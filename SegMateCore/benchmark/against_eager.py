@@ -79,6 +79,8 @@ def compare_with_eager(
         loop = PlainLoop(_torch_side(predictor.checkpoint, setting, source), predictor.backends[0].device)
         volume = on_working_grid(Volume.read(ct), loop.preprocessing, size)
         ours = OurSide(predictor, volume, setting, cancelled)
+        if progress is not None:
+            progress("warm up", 0, 1)
         bare = ours.run(PredictOptions(clean_up=False, chunk=setting.chunk))
         expected, _ = loop.run(volume.voxels, cancelled)
         calls = (ours.timed, lambda: loop.run(volume.voxels, cancelled)[1])

@@ -142,12 +142,16 @@ def monai(material: Material, figures: Figures) -> None:
 
 def ram(material: Material, figures: Figures) -> None:
     """Peak resident set above the loaded runtime against the number of slices."""
+    from SegMateCore.benchmark.predict_stages import PredictSetting
 
     def grow(slices: int) -> dict:
-        checkpoint = material.checkpoint("fastvit")
-        words = {"ct": str(material.tall(slices)), "checkpoint": checkpoint, "device": "cpu"}
+        setting = PredictSetting(material.checkpoint("fastvit"), "cpu")
+        words = {"ct": str(material.tall(slices)), **asdict(setting)}
         peak = in_child("SegMateCore.benchmark.predict_stages:peak_growth", words)
-        return {"slices": slices, "peak_bytes": peak, "ct_bytes": slices * 512 * 512 * 2}
+        ct_bytes = slices * 512 * 512 * 2
+        return {
+            "slices": slices, "threads": setting.thread_count, "peak_bytes": peak, "ct_bytes": ct_bytes
+        }
 
     for slices in RAM_SLICES:
         figures.measure(str(slices), material.weights("fastvit"), lambda count=slices: grow(count))
