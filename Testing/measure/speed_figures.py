@@ -29,6 +29,7 @@ from speed_tables import markdown
 from SegMateCore.backends import PRECISIONS
 from SegMateCore.benchmark.child import in_child
 from SegMateCore.benchmark.this_machine import load_average
+from SegMateCore.bundled import resolve_checkpoint
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.data.phantom import make_phantom
 from SegMateCore.export_labels import LabelAgreement
@@ -186,14 +187,10 @@ def exports(material: Material, figures: Figures) -> None:
 
 
 def _source(material: Material, name: str) -> Path:
-    from SegMateCore.bundled import resolve_checkpoint
-
     return resolve_checkpoint("demo", "torch") if name == "demo" else Path(material.checkpoint(name))
 
 
 def _demo_weights() -> str:
-    from SegMateCore.bundled import resolve_checkpoint
-
     return Checkpoint.read(resolve_checkpoint("demo", "torch")).weights_sha256
 
 

@@ -109,3 +109,54 @@ def test_the_hash_of_the_code_is_that_of_its_text(figure_file, monkeypatch, tmp_
     assert first["commit"] == "unknown" and figure_file.code_facts() == first
     script.write_text("2")
     assert figure_file.code_facts()["code_sha256"] != first["code_sha256"]
+
+
+@pytest.fixture
+def stand_ins(figure_file, monkeypatch):
+    """In place of everything that measures; speed_figures itself."""
+    pytest.importorskip("timm")
+    pytest.importorskip("onnxscript")
+    import speed_figures
+
+    from SegMateCore.benchmark.against_eager import EagerComparison
+    from SegMateCore.benchmark.against_monai import MonaiComparison
+    from SegMateCore.benchmark.predict_stages import STAGES, PredictFigures
+    from SegMateCore.benchmark.timing import Timing
+    from SegMateCore.export import Agreement
+
+    engine = ("a name", "torch 2", "cpu", "fp32")
+    times = (Timing((1.0, 2.0, 3.0)), Timing((4.0, 5.0, 6.0)))
+    eager = EagerComparison(*engine, 2, 8, (4, 32, 32), True, *times, {"liver": 1.0, "aorta": None}, [])
+    monai = MonaiComparison(*engine, "fp32", 2, 8, (4, 32, 32), True, *times, [])
+    stages = PredictFigures(*engine, 2, 8, (4, 32, 32), 3, dict.fromkeys(STAGES, 1.0), 5.0, 0.2, 9.0, 10, [])
+
+    def export(source, path, precision, volumes):
+        path.touch()
+        return Agreement(1e-5, 1.0, 10, False, precision, {"liver": 0.9}, {precision: 1.0, "fp32": 2.0})
+
+    benchmark = "SegMateCore.benchmark"
+    monkeypatch.setattr(f"{benchmark}.against_eager.compare_with_eager", lambda *_: eager)
+    monkeypatch.setattr(f"{benchmark}.against_monai.compare_with_monai", lambda *_: monai)
+    monkeypatch.setattr(f"{benchmark}.predict_stages.measure_predict", lambda *_: stages)
+    monkeypatch.setattr(f"{benchmark}.networks.measure_networks", lambda *_: 1 / 0)  # one that fails
+    monkeypatch.setattr("SegMateCore.export.export_onnx", export)
+    monkeypatch.setattr(speed_figures, "in_child", lambda *_: 1)
+    monkeypatch.setattr(speed_figures.Material, "tall", lambda self, slices: f"tall{slices}.nii")
+    demo = speed_figures.resolve_checkpoint("demo", "torch")
+    monkeypatch.setattr(speed_figures, "_source", lambda *_: demo)
+    monkeypatch.setattr(speed_figures.signal, "signal", lambda *_: None)  # that of the tests stays
+    monkeypatch.setattr(speed_figures, "_dice_of", lambda *_: {"liver": 0.99})
+    monkeypatch.setattr(speed_figures, "EAGER_SLICES", range(2, 5))
+    return speed_figures
+
+
+def test_every_part_runs_to_its_table(stand_ins, tmp_path, capsys):
+    from SegMateCore.data.phantom import make_phantom
+
+    make_phantom(1, 8.0, shape=(8, 20, 24)).volume.write(tmp_path / "data/lidc_0001/ct.nii.gz")
+    words = ["--shared", str(tmp_path), "--output", str(tmp_path / "out")]
+    assert stand_ins.main([*words, "eager", "monai", "ram", "exports"]) == 0
+    text = (tmp_path / "out/figures.md").read_text()
+    assert text.count("\n## ") == 4 and "| 2.50 |" in text and "0.99000" in text
+    assert stand_ins.main([*words, "networks"]) == 1
+    assert "networks: segmate_fastvit" in capsys.readouterr().out
