@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,7 @@ class Material:
         """Those for the plain loops, and to score exports on."""
         return self.slices(EAGER_SLICES.start, EAGER_SLICES.stop)
 
+    @cached_property
     def calibration(self) -> list[Volume]:
         """For exports: none of the middle's slices; the last one, as export_onnx has it, is only checked."""
         below = Volume.read(self.slices(0, EAGER_SLICES.start))
@@ -171,7 +173,7 @@ def exports(material: Material, figures: Figures) -> None:
         source = Checkpoint.read(_source(material, name))
         path = material.folder / f"{name}_{precision}.onnx"
         try:
-            found = asdict(export_onnx(source, path, precision=precision, volumes=material.calibration()))
+            found = asdict(export_onnx(source, path, precision=precision, volumes=material.calibration))
         except SegMateError as error:
             return {"precision": precision, "refused": str(error)}
         checked = found.pop("dice")

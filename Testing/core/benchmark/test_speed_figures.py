@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from SegMateCore.data.phantom import make_phantom
+
 
 @pytest.fixture
 def figure_file(monkeypatch):
@@ -147,12 +149,12 @@ def stand_ins(figure_file, monkeypatch):
     monkeypatch.setattr(speed_figures.signal, "signal", lambda *_: None)  # that of the tests stays
     monkeypatch.setattr(speed_figures, "_dice_of", lambda *_: {"liver": 0.99})
     monkeypatch.setattr(speed_figures, "EAGER_SLICES", range(2, 5))
+    small = make_phantom(1, 8.0, shape=(8, 20, 24))
+    monkeypatch.setattr(speed_figures, "make_phantom", lambda *_: small)
     return speed_figures
 
 
 def test_every_part_runs_to_its_table(stand_ins, tmp_path, capsys):
-    from SegMateCore.data.phantom import make_phantom
-
     make_phantom(1, 8.0, shape=(8, 20, 24)).volume.write(tmp_path / "data/lidc_0001/ct.nii.gz")
     words = ["--shared", str(tmp_path), "--output", str(tmp_path / "out")]
     assert stand_ins.main([*words, "eager", "monai", "ram", "exports"]) == 0
