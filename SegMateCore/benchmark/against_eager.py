@@ -1,9 +1,10 @@
 """predict against the plain loop of the original project: one slice at a time, float32, eager PyTorch.
 
-Takes a checkpoint and a CT, gives seconds of both on the same slices with the same weights, repeat by repeat
-in turn, and the Dice between their labels. The plain loop is timed as the original evaluates: network,
-sigmoid and threshold of each slice; its windows are made before the clock runs. Ours is timed from the voxels
-to the labels, everything included. Needs torch.
+Takes a checkpoint and a CT, gives seconds of both on the same slices with the same weights and threads,
+repeat by repeat in turn, and the Dice between their labels. The plain loop is timed as the original
+evaluates: network, sigmoid and threshold of each slice; its windows are made before the clock runs. Ours is
+timed as predict is called, from voxels to labels with the checkpoint's clean-up. Both are given slices on the
+network's grid, so that resampling is on neither clock. Needs torch.
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ import numpy as np
 import torch
 
 from SegMateCore.backends import torch_device
+from SegMateCore.benchmark.our_side import OurSide
 from SegMateCore.benchmark.predict_stages import PredictSetting
-from SegMateCore.benchmark.timing import Timing
+from SegMateCore.benchmark.threads import torch_threads
+from SegMateCore.benchmark.timing import Progress, Timing, in_turn
 from SegMateCore.bundled import resolve_checkpoint
 from SegMateCore.cancelling import IsCancelled, stop_if
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.demo import dice
 from SegMateCore.errors import SegMateError
 from SegMateCore.models import create_model
-from SegMateCore.predictor import PredictOptions, Progress
+from SegMateCore.predictor import PredictOptions
 from SegMateCore.preprocessing import Preprocessing
+from SegMateCore.rectify import rectified
 from SegMateCore.resampling import Axis, WorkingGrid, resample_hu
 from SegMateCore.volume import Volume
 from SegMateCore.windows import SIZE_MULTIPLE, context_windows
@@ -34,18 +38,24 @@ from SegMateCore.windows import SIZE_MULTIPLE, context_windows
 
 @dataclass(frozen=True)
 class EagerComparison:
-    """shape: of the slices that both were given (K, J, I). ours, eager: of whole volumes. ratio: of the
-    medians, eager / ours. dice: organ -> Dice between the two results, None where neither has the organ.
+    """threads: of the CPU, for both. shape: of the slices that both were given (K, J, I). ours, eager: of
+    whole volumes. clean_up: whether ours, when timed, dropped small islands, which the loop never does.
+    ratio: of the medians, eager / ours. dice: organ -> Dice between the two results before any clean-up, None
+    where neither has the organ. warnings: what predict said.
     """
 
     checkpoint: str
     backend: str
     device: str
     precision: str
+    threads: int
+    chunk: int
     shape: tuple[int, int, int]
+    clean_up: bool
     ours: Timing
     eager: Timing
     dice: dict[str, float | None]
+    warnings: list[str]
 
     @property
     def ratio(self) -> float:
@@ -56,32 +66,32 @@ def compare_with_eager(
     setting: PredictSetting, ct: str | Path, size: int | None = None, repeats: int = 3,
     source: str | Path | None = None, progress: Progress | None = None, cancelled: IsCancelled = None,
 ) -> EagerComparison:
-    """size: rows and columns that the CT's slices are resampled to, None: the checkpoint's own grid.
-    source: the .safetensors with the weights of a .onnx (None: the file of that name beside it).
+    """One round that warms up and gives the labels to compare, then `repeats` that count.
 
+    size: rows and columns that the CT's slices are resampled to, None: the checkpoint's own grid. source: the
+    .safetensors with the weights of a .onnx (None: the file of that name beside it).
     Raises SegMateError for an ensemble, weights that are not the same, and all that predict refuses.
     """
     if repeats < 1:
         raise SegMateError(f"repeats is {repeats}, expected at least 1")
-    report = progress or (lambda stage, done, total: None)
-    predictor = setting.open()
-    loop = PlainLoop(_torch_side(predictor.checkpoint, setting, source), predictor.backends[0].device)
-    volume = on_working_grid(Volume.read(ct), loop.preprocessing, size)
-    options = PredictOptions(clean_up=False, chunk=setting.chunk)
-    ours, eager = [], []
-    for number in range(repeats + 1):
-        report("measure", number, repeats + 1)
-        started = time.perf_counter()
-        labels = predictor.predict(volume, cancelled=cancelled, options=options).labels
-        ours.append(time.perf_counter() - started)
-        expected, seconds = loop.run(volume.voxels, cancelled)
-        eager.append(seconds)
-    engine = predictor.backends[0]
+    with torch_threads(setting.thread_count):
+        predictor = setting.open()
+        loop = PlainLoop(_torch_side(predictor.checkpoint, setting, source), predictor.backends[0].device)
+        volume = on_working_grid(Volume.read(ct), loop.preprocessing, size)
+        ours = OurSide(predictor, volume, setting, cancelled)
+        if progress is not None:
+            progress("warm up", 0, 1)
+        bare = ours.run(PredictOptions(clean_up=False, chunk=setting.chunk))
+        expected, _ = loop.run(volume.voxels, cancelled)
+        calls = (ours.timed, lambda: loop.run(volume.voxels, cancelled)[1])
+        timings = in_turn(calls, repeats, 0, progress, cancelled)
+    facts = ours.provenance
     organs = predictor.checkpoint.organs
     return EagerComparison(
-        predictor.checkpoint.document["name"], f"{engine.name} {engine.version}", engine.device,
-        engine.precision, volume.shape, Timing(tuple(ours[1:])), Timing(tuple(eager[1:])),
-        {organ.name: dice(labels == organ.label, expected == organ.label) for organ in organs},
+        facts["checkpoint"], facts["backend"], facts["device"], facts["precision"], setting.thread_count,
+        setting.chunk, volume.shape, facts["clean_up"], *timings,
+        {organ.name: dice(bare == organ.label, expected == organ.label) for organ in organs},
+        list(facts["warnings"]),
     )  # fmt: skip
 
 
@@ -90,14 +100,15 @@ def on_working_grid(volume: Volume, preprocessing: Preprocessing, size: int | No
 
     size: rows and columns, the slices staying as many as they are; None: the grid of the preprocessing.
     """
-    canonical = volume.canonical()
+    canonical = (rectified(volume) if volume.is_sheared else volume).canonical()
     if size is None:
         grid = preprocessing.working_grid(canonical)
     else:
         count, rows, columns = canonical.shape
         axes = (Axis(count, count, 1.0), Axis(rows, size, rows / size), Axis(columns, size, columns / size))
         grid = WorkingGrid((count, size, size), canonical.affine, axes)
-    hu = np.rint(resample_hu(canonical, grid)).astype(np.int16)
+    whole = np.iinfo(np.int16)
+    hu = np.clip(np.rint(resample_hu(canonical, grid)), whole.min, whole.max).astype(np.int16)
     spacing_mm = preprocessing.spacing_mm or canonical.spacing_mm
     return Volume(hu, np.diag([*spacing_mm, 1.0]))
 

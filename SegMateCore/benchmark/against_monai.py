@@ -2,8 +2,8 @@
 
 The configuration is that of the model zoo's bundle wholeBody_ct_segmentation: a SegResNet of 18.8 million
 parameters and 105 classes, windows of 96 cubed with a quarter of overlap and Gaussian weights, resampled to
-3 mm and back. Its weights are random here, which changes what it finds and not how long it takes. Needs monai
-and torch.
+3 mm and back; on CUDA in autocast. Its weights are random here, which changes what it finds and not how long
+it takes. Both sides get the same threads. Needs monai and torch.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from SegMateCore.backends import torch_device
+from SegMateCore.benchmark.our_side import OurSide
 from SegMateCore.benchmark.predict_stages import PredictSetting
-from SegMateCore.benchmark.timing import Timing
-from SegMateCore.cancelling import IsCancelled, stop_if
+from SegMateCore.benchmark.threads import torch_threads
+from SegMateCore.benchmark.timing import Progress, Timing, in_turn
+from SegMateCore.cancelling import IsCancelled
 from SegMateCore.errors import SegMateError
-from SegMateCore.predictor import Progress
 from SegMateCore.resampling import resample_hu, working_grid
 from SegMateCore.volume import Volume
 
@@ -30,15 +31,23 @@ WINDOW = (96, 96, 96)
 
 @dataclass(frozen=True)
 class MonaiComparison:
-    """Both from voxels to labels on the CT's own grid. ratio: of the medians, MONAI / ours."""
+    """Both from voxels to labels on the CT's own grid, with so many threads of the CPU. precision,
+    monai_precision: of the networks. clean_up: whether ours dropped small islands, which MONAI's way never
+    does. ratio: of the medians, MONAI / ours. warnings: what predict said.
+    """
 
     checkpoint: str
     backend: str
     device: str
     precision: str
+    monai_precision: str
+    threads: int
+    chunk: int
     shape: tuple[int, int, int]
+    clean_up: bool
     ours: Timing
     monai: Timing
+    warnings: list[str]
 
     @property
     def ratio(self) -> float:
@@ -55,45 +64,55 @@ def compare_with_monai(
     """
     if repeats < 1:
         raise SegMateError(f"repeats is {repeats}, expected at least 1")
-    report = progress or (lambda stage, done, total: None)
-    predictor = setting.open()
-    other = WholeBodySegResNet(predictor.backends[0].device)
-    volume = Volume.read(ct).canonical()
-    ours, monai = [], []
-    for number in range(repeats + 1):
-        report("measure", number, repeats + 1)
-        started = time.perf_counter()
-        predictor.predict(volume, cancelled=cancelled, options=setting.options())
-        ours.append(time.perf_counter() - started)
-        stop_if(cancelled)
-        started = time.perf_counter()
-        other.labels(volume)
-        monai.append(time.perf_counter() - started)
-    engine = predictor.backends[0]
+    _require_monai()
+    with torch_threads(setting.thread_count):
+        predictor = setting.open()
+        other = WholeBodySegResNet(predictor.backends[0].device)
+        volume = Volume.read(ct).canonical()
+        ours = OurSide(predictor, volume, setting, cancelled)
+        timings = in_turn((ours.timed, lambda: other.timed(volume)), repeats, 1, progress, cancelled)
+    facts = ours.provenance
     return MonaiComparison(
-        predictor.checkpoint.document["name"], f"{engine.name} {engine.version}", engine.device,
-        engine.precision, volume.shape, Timing(tuple(ours[1:])), Timing(tuple(monai[1:])),
+        facts["checkpoint"], facts["backend"], facts["device"], facts["precision"], other.precision,
+        setting.thread_count, setting.chunk, volume.shape, facts["clean_up"], *timings,
+        list(facts["warnings"]),
     )  # fmt: skip
+
+
+def _require_monai() -> None:
+    try:
+        import torch  # noqa: F401
+        from monai.networks.nets import SegResNet  # noqa: F401
+    except ImportError as error:
+        raise SegMateError(
+            f"the comparison with MONAI needs monai and torch ({error}):"
+            " pip install 'segmate-core[benchmark]'"
+        ) from None
 
 
 class WholeBodySegResNet:
     """The bundle's network with random weights, and its way from a CT to labels."""
 
     def __init__(self, device: str):
-        try:
-            import torch
-            from monai.networks.nets import SegResNet
-        except ImportError as error:
-            raise SegMateError(
-                f"the comparison with MONAI needs monai and torch ({error}):"
-                " pip install 'segmate-core[benchmark]'"
-            ) from None
+        import torch
+        from monai.networks.nets import SegResNet
+
         self.device = torch_device(device)
-        torch.manual_seed(0)
-        self.network = SegResNet(
-            spatial_dims=3, in_channels=1, out_channels=CLASSES, init_filters=32, blocks_down=(1, 2, 2, 4),
-            blocks_up=(1, 1, 1), dropout_prob=0.2,
-        ).eval().to(self.device)  # fmt: skip
+        self.on_cuda = self.device.startswith("cuda")
+        self.precision = "fp16 (autocast)" if self.on_cuda else "fp32"
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = SegResNet(
+                spatial_dims=3, in_channels=1, out_channels=CLASSES, init_filters=32,
+                blocks_down=(1, 2, 2, 4), blocks_up=(1, 1, 1), dropout_prob=0.2,
+            )  # fmt: skip
+        self.network = network.eval().to(self.device)
+
+    def timed(self, canonical: Volume) -> float:
+        """Seconds of `labels`."""
+        started = time.perf_counter()
+        self.labels(canonical)
+        return time.perf_counter() - started
 
     def labels(self, canonical: Volume) -> np.ndarray:
         """Labels (K, J, I) uint8 on the CT's own grid."""
@@ -102,7 +121,10 @@ class WholeBodySegResNet:
 
         hu = resample_hu(canonical, working_grid(canonical, SPACING_MM))
         inputs = torch.from_numpy(_scaled(hu))[None, None].to(self.device)
-        with torch.no_grad():
+        # As the bundle's inference.json has them: "amp" (MONAI's evaluator: on CUDA alone), cudnn.benchmark.
+        amp = torch.autocast("cuda", enabled=self.on_cuda)
+        tuned = torch.backends.cudnn.flags(enabled=True, benchmark=True)
+        with torch.no_grad(), amp, tuned:
             scores = sliding_window_inference(
                 inputs, WINDOW, 1, self.network, overlap=0.25, mode="gaussian", padding_mode="replicate"
             )

@@ -14,11 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from SegMateCore.backends import open_backend
+from SegMateCore.backends.choosing import chosen_file
 from SegMateCore.benchmark.child import in_child
 from SegMateCore.benchmark.process_memory import peak_resident_bytes, resident_bytes
 from SegMateCore.benchmark.random_weights import RANDOM
+from SegMateCore.benchmark.this_machine import gpu_name
+from SegMateCore.benchmark.threads import thread_count
 from SegMateCore.benchmark.timing import interleaved
-from SegMateCore.bundled import resolve_checkpoint
+from SegMateCore.cancelling import IsCancelled
 from SegMateCore.checkpoint import SUFFIXES, Checkpoint
 from SegMateCore.errors import SegMateError
 from SegMateCore.models import list_models
@@ -34,7 +37,8 @@ class NetworkOptions:
     """How networks are run.
 
     size: rows and columns of a slice. chunk: slices per call. slices: of the volume whose
-    multiply-accumulates are told. backend, device, precision, threads: as for open_backend.
+    multiply-accumulates are told. backend, device, precision: as for Predictor.from_checkpoint. threads: of
+    the CPU, None for every core, which is then asked for by number.
     """
 
     size: int = 256
@@ -61,20 +65,26 @@ class NetworkOptions:
 
 @dataclass(frozen=True)
 class NetworkFigures:
-    """One network. weights: "random weights", or the checkpoint's name. parameters and
+    """One network. given: the word that it was asked for by. weights: "random weights", or the checkpoint's
+    name. threads: of the CPU. gpu: its name, None without one or where torch does not run. parameters and
     multiply_accumulates: None where torch is not installed. mean_ms, p50_ms, p95_ms: of one call with `chunk`
     slices. peak_bytes: on CUDA the most that PyTorch's allocator held while running (memory: "allocator"),
     elsewhere the growth of the resident set from the loaded runtime to its highest ("resident growth").
     """
 
+    given: str
     network: str
     weights: str
     backend: str
     device: str
+    gpu: str | None
     precision: str
+    threads: int
     rows: int
     columns: int
     chunk: int
+    repeats: int
+    warm_up: int
     parameters: int | None
     multiply_accumulates: int | None
     volume_slices: int
@@ -88,27 +98,30 @@ class NetworkFigures:
     memory: str
 
 
-def measure_networks(words: Sequence[str], options: NetworkOptions) -> Iterator[NetworkFigures]:
+def measure_networks(
+    words: Sequence[str], options: NetworkOptions, cancelled: IsCancelled = None
+) -> Iterator[NetworkFigures]:
     """The networks one by one: names of `list_models()`, or checkpoints; none: every registered one.
 
     Raises SegMateError for a word that is neither, before anything is measured, and for an engine or device
-    that is not to be had.
+    that is not to be had. Raises Cancelled.
     """
-    targets = [_target(word) for word in (words or list_models())]
-    return _measured(targets, options)
+    targets = [(word, _target(word, options)) for word in (words or list_models())]
+    return _measured(targets, options, cancelled)
 
 
-def network_count(words: Sequence[str]) -> int:
+def network_count(words: Sequence[str], options: NetworkOptions = NetworkOptions()) -> int:
     """How many figures `measure_networks` will give."""
-    return sum(_parts(_target(word)) for word in words) if words else len(list_models())
+    return sum(_parts(_target(word, options)) for word in words) if words else len(list_models())
 
 
-def _target(word: str) -> str | Path:
-    """A registered name, or the path of a checkpoint that can be read."""
+def _target(word: str, options: NetworkOptions) -> str | Path:
+    """A registered name, or the path of a checkpoint that can be read: the one that predict would open."""
     if word in list_models():
         return word
     try:
-        return Checkpoint.read(resolve_checkpoint(word)).path
+        path, _ = chosen_file(word, options.backend, options.device, options.precision)
+        return Checkpoint.read(path).path
     except SegMateError as error:
         if Path(word).suffix.lower() in SUFFIXES or Path(word).exists():
             raise
@@ -125,30 +138,31 @@ def _parts(target: str | Path) -> int:
     return 1 if isinstance(target, str) else len(Checkpoint.read(target).parts)
 
 
-def _measured(targets: Sequence[str | Path], options: NetworkOptions) -> Iterator[NetworkFigures]:
-    for target in targets:
+def _measured(
+    targets: Sequence[tuple[str, str | Path]], options: NetworkOptions, cancelled: IsCancelled
+) -> Iterator[NetworkFigures]:
+    for word, target in targets:
         with tempfile.TemporaryDirectory(prefix="segmate-benchmark-") as folder:
             path = target
             if isinstance(target, str):
                 suffix = ".onnx" if options.backend == "onnxruntime" else ".safetensors"
                 words = {"name": target, "path": str(Path(folder) / f"random{suffix}")}
-                path = in_child("SegMateCore.benchmark.random_weights:write_random_checkpoint", words)
-            for part in range(_parts(target)):
-                found = in_child(
-                    f"{_HERE}:measure_part", {"path": str(path), "part": part, **asdict(options)}
+                path = in_child(
+                    "SegMateCore.benchmark.random_weights:write_random_checkpoint", words, cancelled
                 )
-                yield NetworkFigures(**found)
+            for part in range(_parts(target)):
+                given = {"word": word, "path": str(path), "part": part, **asdict(options)}
+                yield NetworkFigures(**in_child(f"{_HERE}:measure_part", given, cancelled))
 
 
-def measure_part(path: str, part: int, **options: object) -> dict:
+def measure_part(word: str, path: str, part: int, **options: object) -> dict:
     """One part of a checkpoint, in this process; a dictionary of NetworkFigures' fields."""
     wanted = NetworkOptions(**options)
     checkpoint = Checkpoint.read(path)
     load_runtime(checkpoint)
     before = resident_bytes()
-    backend = open_backend(
-        checkpoint, part, wanted.backend, wanted.device, wanted.precision, wanted.threads
-    )
+    threads = thread_count(wanted.threads)
+    backend = open_backend(checkpoint, part, wanted.backend, wanted.device, wanted.precision, threads)
     preprocessing = checkpoint.parts[part].preprocessing
     windows = np.random.default_rng(0).uniform(
         -1, 1, (wanted.chunk, preprocessing.context, wanted.size, wanted.size)
@@ -166,9 +180,10 @@ def measure_part(path: str, part: int, **options: object) -> dict:
     document = checkpoint.document
     name = entry.model_name if len(checkpoint.parts) == 1 else f"{entry.model_name} (part {part})"
     return asdict(NetworkFigures(
-        name, RANDOM if document["name"].endswith(RANDOM) else document["name"],
-        f"{backend.name} {backend.version}", backend.device, backend.precision,
-        wanted.size, wanted.size, wanted.chunk, parameters, macs,
+        word, name, RANDOM if document["name"].endswith(RANDOM) else document["name"],
+        f"{backend.name} {backend.version}", backend.device,
+        gpu_name() if backend.device.startswith("cuda") else None, backend.precision, threads,
+        wanted.size, wanted.size, wanted.chunk, wanted.repeats, wanted.warm_up, parameters, macs,
         wanted.slices, None if macs is None else macs * wanted.slices, Path(path).stat().st_size,
         1000 * timing.mean_s, 1000 * timing.p50_s, 1000 * timing.p95_s, wanted.chunk / timing.p50_s,
         peak, ALLOCATOR if allocator else RESIDENT,

@@ -18,7 +18,8 @@ from SegMateCore.atomic import atomic_path
 
 _BEST, _OTHER = "#c04000", "#2f5d8a"
 _ROW_POINTS = 13
-_NAME_LETTERS = 42
+_NAME_LETTERS, _TITLE_LETTERS = 42, 96
+_GAP = " ... "
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,20 @@ def _scatter(plot, points: Sequence[Point], best: Sequence[bool], axis: ValueAxi
     plot.plot(*zip(*front), color=_BEST, linewidth=1, linestyle=":", zorder=2)
     plot.set_xlabel("median milliseconds of one slice")
     plot.set_ylabel(axis.title)
-    plot.set_title(title, fontsize=10, loc="left")
+    plot.set_title(textwrap.fill(title, _TITLE_LETTERS), fontsize=10, loc="left", parse_math=False)
     plot.grid(alpha=0.25)
     plot.spines[["top", "right"]].set_visible(False)
     plot.set_xlim(0, 1.08 * max(x))
     if not axis.more_is_better:
         plot.set_ylim(0, 1.08 * max(y))
+
+
+def shortened(name: str) -> str:
+    """A name that fits its column: its middle gives way, since variants often differ at an end."""
+    if len(name) <= _NAME_LETTERS:
+        return name
+    kept = _NAME_LETTERS - len(_GAP)
+    return name[: (kept + 1) // 2] + _GAP + name[len(name) - kept // 2 :]
 
 
 def _label(figure, plot, names, points: Sequence[Point], best: Sequence[bool]) -> None:
@@ -127,8 +136,9 @@ def _label(figure, plot, names, points: Sequence[Point], best: Sequence[bool]) -
     gap = _ROW_POINTS * figure.dpi / 72
     for point, front, place in zip(points, best, spread(heights + nudge, gap, box.y0 + gap, box.y1 - gap)):
         colour = _BEST if front else _OTHER
-        name = textwrap.shorten(point.name, _NAME_LETTERS, placeholder=" ...")
-        names.text(0.06, place, name, va="center", fontsize=9, color=colour)
+        names.text(
+            0.06, place, shortened(point.name), va="center", fontsize=9, color=colour, parse_math=False
+        )
         figure.add_artist(ConnectionPatch(
             (point.milliseconds, point.value), (0.04, place), "data", "data", axesA=plot,
             axesB=names, color=colour, linewidth=0.6, alpha=0.55, zorder=1,

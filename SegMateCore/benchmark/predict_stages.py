@@ -7,21 +7,21 @@ with its imports, and the peak of the resident set above a process that has only
 from __future__ import annotations
 
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from SegMateCore.backends import Backend
-from SegMateCore.benchmark.child import child_environment, in_child
+from SegMateCore.backends.choosing import chosen_file
+from SegMateCore.benchmark.child import in_child, run_python
 from SegMateCore.benchmark.networks import load_runtime
 from SegMateCore.benchmark.process_memory import peak_resident_bytes, resident_bytes
-from SegMateCore.bundled import resolve_checkpoint
-from SegMateCore.cancelling import IsCancelled
+from SegMateCore.benchmark.threads import thread_count
+from SegMateCore.cancelling import IsCancelled, stop_if
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.errors import SegMateError
 from SegMateCore.predictor import PredictOptions, Predictor, Progress
@@ -34,8 +34,9 @@ STAGES = ("read", "prepare", "network", "assemble", "clean up", "finish", "write
 
 @dataclass(frozen=True)
 class PredictSetting:
-    """What is measured. checkpoint: a file or bundled name; device, backend, precision, threads: as for
-    Predictor.from_checkpoint; chunk: slices per network call.
+    """What is measured. checkpoint: a file or bundled name; device, backend, precision: as for
+    Predictor.from_checkpoint; threads: of the CPU, None for every core, which is then asked for by number;
+    chunk: slices per network call.
     """
 
     checkpoint: str
@@ -45,10 +46,19 @@ class PredictSetting:
     threads: int | None = None
     chunk: int = 8
 
+    @property
+    def thread_count(self) -> int:
+        """What every engine is given."""
+        return thread_count(self.threads)
+
+    def file(self) -> Path:
+        """The file that is opened. Raises SegMateError for an unknown name."""
+        return chosen_file(self.checkpoint, self.backend, self.device, self.precision)[0]
+
     def open(self) -> Predictor:
         """The predictor. Raises SegMateError."""
         return Predictor.from_checkpoint(
-            self.checkpoint, self.device, self.backend, self.precision, self.threads
+            self.file(), self.device, self.backend, self.precision, self.thread_count
         )
 
     def options(self) -> PredictOptions:
@@ -58,16 +68,20 @@ class PredictSetting:
 
 @dataclass(frozen=True)
 class PredictFigures:
-    """Seconds are medians. shape: of the CT (K, J, I). stages: one per STAGES. array_to_labels_s: predict
-    with the model loaded, from voxels in memory to labels in memory. beside_network: its share that is not
-    the network. process_s: `segmate predict` as a process, imports included; None where not asked for.
-    peak_bytes: highest resident set of such a run less that of Python with the runtime loaded.
+    """Seconds are medians of `repeats`, after a run that does not count. threads: of the CPU. shape: of the
+    CT (K, J, I). stages: one per STAGES; those of one run, read and write left out, are its
+    array_to_labels_s: the clock around predict with the model loaded, from voxels in memory to labels in
+    memory. beside_network: its share in which no network ran. process_s: `segmate predict` as a process,
+    imports included; None where not asked for. peak_bytes: highest resident set of such a run less that of
+    Python with the runtime loaded. warnings: what predict said.
     """
 
     checkpoint: str
     backend: str
     device: str
     precision: str
+    threads: int
+    chunk: int
     shape: tuple[int, int, int]
     repeats: int
     stages: dict[str, float]
@@ -75,14 +89,15 @@ class PredictFigures:
     beside_network: float
     process_s: float | None
     peak_bytes: int
+    warnings: list[str]
 
 
 class TimedBackend:
-    """A Backend that passes everything on and adds up the seconds it took."""
+    """A Backend that passes everything on and notes when it was busy: (start, end) by time.perf_counter()."""
 
-    def __init__(self, backend: Backend):
+    def __init__(self, backend: Backend, busy: list[tuple[float, float]] | None = None):
         self._backend = backend
-        self.seconds = 0.0
+        self.busy = [] if busy is None else busy
 
     def __getattr__(self, name: str):
         return getattr(self._backend, name)
@@ -92,7 +107,20 @@ class TimedBackend:
         try:
             return self._backend.run(windows, z_positions)
         finally:
-            self.seconds += time.perf_counter() - started
+            self.busy.append((started, time.perf_counter()))
+
+    def on_cpu(self) -> TimedBackend:
+        """What goes on after a GPU's memory ran out, timed as one with it."""
+        return TimedBackend(self._backend.on_cpu(), self.busy)
+
+
+def covered_s(intervals: Sequence[tuple[float, float]]) -> float:
+    """Seconds that lie in at least one of the intervals: those of several networks may overlap."""
+    total, until = 0.0, float("-inf")
+    for start, end in sorted(intervals):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
 
 
 class StageClock:
@@ -116,77 +144,97 @@ def measure_predict(
     report = progress or (lambda stage, done, total: None)
     steps = repeats + 1 + (repeats if whole_process else 0) + 1
     predictor = setting.open()
-    runs = []
+    runs, processes = [], []
     with tempfile.TemporaryDirectory(prefix="segmate-benchmark-") as folder:
         for number in range(repeats + 1):
             report("measure", number, steps)
-            runs.append(_stages(predictor, setting.options(), Path(ct), Path(folder), cancelled))
-        processes = []
+            runs.append(_run(predictor, setting.options(), Path(ct), Path(folder), cancelled))
         for number in range(repeats if whole_process else 0):
             report("measure", repeats + 1 + number, steps)
-            processes.append(_process_seconds(setting, Path(ct), Path(folder)))
+            processes.append(_process_seconds(setting, Path(ct), Path(folder), cancelled))
     report("measure", steps - 1, steps)
-    peak = in_child(f"{_HERE}:peak_growth", {"ct": str(ct), **asdict(setting)})
-    stages = {stage: statistics.median(run[stage] for run in runs[1:]) for stage in STAGES}
-    whole = [sum(run.values()) - run["read"] - run["write"] for run in runs[1:]]
-    beside = [1 - run["network"] / total for run, total in zip(runs[1:], whole)]
-    engine = predictor.backends[0]
+    peak = in_child(f"{_HERE}:peak_growth", {"ct": str(ct), **asdict(setting)}, cancelled)
+    counted = runs[1:]
+    facts = counted[-1].provenance
     return PredictFigures(
-        predictor.checkpoint.document["name"], f"{engine.name} {engine.version}", engine.device,
-        engine.precision, Volume.read(ct).shape, repeats, stages, statistics.median(whole),
-        statistics.median(beside), statistics.median(processes) if processes else None, peak,
+        facts["checkpoint"], facts["backend"], facts["device"], facts["precision"], setting.thread_count,
+        setting.chunk, counted[-1].shape, repeats,
+        {stage: statistics.median(run.stages[stage] for run in counted) for stage in STAGES},
+        statistics.median(run.array_to_labels_s for run in counted),
+        statistics.median(1 - run.stages["network"] / run.array_to_labels_s for run in counted),
+        statistics.median(processes) if processes else None, peak, list(facts["warnings"]),
     )  # fmt: skip
 
 
-def _stages(
+def refuse_fallback(predictor: Predictor, provenance: Mapping) -> None:
+    """Raises SegMateError where predict went on on another device: its time would be that of neither."""
+    asked = ", ".join(dict.fromkeys(backend.device for backend in predictor.backends))
+    ran = provenance["device"]
+    if ran != asked:
+        raise SegMateError(
+            f"predict was to be measured on {asked} and ended on {ran}"
+            f" ({'; '.join(provenance['warnings'])}): give a smaller CT, or --device cpu"
+        )
+
+
+@dataclass
+class _Run:
+    """One run: seconds of each stage and of predict as a whole; shape of the labels, and their provenance."""
+
+    stages: dict[str, float]
+    array_to_labels_s: float
+    shape: tuple[int, int, int]
+    provenance: dict
+
+
+def _run(
     predictor: Predictor, options: PredictOptions, ct: Path, folder: Path, cancelled: IsCancelled
-) -> dict[str, float]:
-    """Seconds of each stage of one run."""
+) -> _Run:
+    stop_if(cancelled)
     started = time.perf_counter()
     volume = Volume.read(ct)
-    read = time.perf_counter()
     clock = StageClock()
     timed = [TimedBackend(backend) for backend in predictor.backends]
-    segmentation = Predictor(predictor.checkpoint, timed).predict(
-        volume, progress=clock, cancelled=cancelled, options=options
-    )
+    watched = Predictor(predictor.checkpoint, timed)
+    read = time.perf_counter()
+    segmentation = watched.predict(volume, progress=clock, cancelled=cancelled, options=options)
     done = time.perf_counter()
     segmentation.write(folder / "labels.nii.gz")
-    network = sum(backend.seconds for backend in timed)
+    written = time.perf_counter()
+    refuse_fallback(predictor, segmentation.provenance)
     prepared, segmented = clock.ended["prepare"], clock.ended["segment"]
+    busy = [(start, min(end, segmented)) for backend in timed for start, end in backend.busy]
+    network = covered_s(busy)
     cleaned = clock.ended.get("clean up", segmented)
-    return {
+    stages = {
         "read": read - started,
         "prepare": prepared - read,
         "network": network,
-        # Below zero where threads overlap more of the two than was left over.
-        "assemble": max(0.0, segmented - prepared - network),
+        "assemble": segmented - prepared - network,
         "clean up": cleaned - segmented,
         "finish": done - cleaned,
-        "write": time.perf_counter() - done,
+        "write": written - done,
     }
+    return _Run(stages, done - read, volume.shape, segmentation.provenance)
 
 
-def _process_seconds(setting: PredictSetting, ct: Path, folder: Path) -> float:
+def _process_seconds(setting: PredictSetting, ct: Path, folder: Path, cancelled: IsCancelled) -> float:
     """Wall-clock seconds of `segmate predict`, from the start of Python to its end."""
     words = ["predict", str(ct), "-o", str(folder / "process.nii.gz"), "--quiet"]
-    for name, value in asdict(setting).items():
-        if value is not None:
-            words += [f"--{name}", str(value)]
-    started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "SegMateCore", *words], env=child_environment(), capture_output=True, text=True
-    )
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise SegMateError(f"segmate predict ended with code {done.returncode}: {last}")
-    return time.perf_counter() - started
+    for name, value in {**asdict(setting), "threads": setting.thread_count}.items():
+        words += [f"--{name}", str(value)]
+    ended = run_python("from SegMateCore.cli import main; sys.exit(main())", words, cancelled=cancelled)
+    if ended.code != 0:
+        raise SegMateError(f"segmate predict ended with code {ended.code}: {ended.last_error}")
+    return ended.seconds
 
 
 def peak_growth(ct: str, **setting: object) -> int:
     """Bytes that opening, reading and predicting add to this process with its runtime loaded."""
     chosen = PredictSetting(**setting)
-    load_runtime(Checkpoint.read(resolve_checkpoint(chosen.checkpoint, chosen.backend)))
+    load_runtime(Checkpoint.read(chosen.file()))
     before = resident_bytes()
-    chosen.open().predict(Volume.read(ct), options=chosen.options())
+    predictor = chosen.open()
+    found = predictor.predict(Volume.read(ct), options=chosen.options())
+    refuse_fallback(predictor, found.provenance)
     return peak_resident_bytes() - before

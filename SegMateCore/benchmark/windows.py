@@ -24,7 +24,9 @@ REPEATS = 3
 
 @dataclass(frozen=True)
 class WindowRates:
-    """steps: what is done -> windows per second of one core, medians of REPEATS. windows: made per repeat."""
+    """steps: what is done -> windows per second of one core, medians of REPEATS. windows: made per repeat, a
+    whole number of batches.
+    """
 
     recipe: str
     rows: int
@@ -35,7 +37,7 @@ class WindowRates:
 
 
 def window_rates(stores: Sequence[Store], recipe: Recipe, windows: int) -> WindowRates:
-    """Measure with one thread and no workers, whatever the recipe says.
+    """Measure with one thread and no workers, whatever the recipe says. windows: about so many per repeat.
 
     Raises SegMateError for Stores that cannot be trained on with this recipe.
     """
@@ -59,15 +61,19 @@ def window_rates(stores: Sequence[Store], recipe: Recipe, windows: int) -> Windo
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        rates = {name: _per_second(make, size, windows) for name, (make, size) in steps.items()}
+        rates = {name: _per_second(make, size, _calls(windows, size)) for name, (make, size) in steps.items()}
     finally:
         torch.set_num_threads(threads)
-    return WindowRates(recipe.name, sampling.rows, sampling.columns, batch, windows, rates)
+    made = max(_calls(windows, size) * size for _, size in steps.values())
+    return WindowRates(recipe.name, sampling.rows, sampling.columns, batch, made, rates)
 
 
-def _per_second(make: Callable[[int], object], size: int, windows: int) -> float:
+def _calls(windows: int, size: int) -> int:
+    return max(1, windows // size)
+
+
+def _per_second(make: Callable[[int], object], size: int, calls: int) -> float:
     """make(number) makes `size` windows; the first call, which warms up, does not count."""
-    calls = max(1, windows // size)
     make(0)
     rates = []
     for repeat in range(REPEATS):

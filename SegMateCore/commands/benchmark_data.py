@@ -36,7 +36,7 @@ def add_arguments(data: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--windows", metavar="N", type=int, default=640, help="per measurement (default: %(default)s)"
     )
-    data.add_argument("--json", action="store_true", help="as JSON (default: text)")
+    data.add_argument("--json", action="store_true", help="as JSON, with the machine (default: text)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -45,12 +45,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     require_libraries()
     from SegMateCore.benchmark.slice_formats import compare_formats
+    from SegMateCore.benchmark.this_machine import load_average, machine_facts
     from SegMateCore.benchmark.windows import window_rates
     from SegMateCore.data.store import Store
     from SegMateCore.training.recipe_file import read_recipe
 
     if arguments.windows < 1:
         raise SegMateError(f"--windows is {arguments.windows}, expected at least 1")
+    load_before = load_average()
     recipe = read_recipe(arguments.recipe, arguments.overrides)
     with tempfile.TemporaryDirectory(prefix="segmate-benchmark-") as folder:
         stores = [Store.open(path) for path in arguments.stores] or [_synthetic_store(Path(folder))]
@@ -66,7 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
             for row in compare_formats(f"{name}, {size}", array, Path(folder))
         ]
     if arguments.json:
-        say(json.dumps({"windows": asdict(rates), "formats": [asdict(row) for row in formats]}, indent=1))
+        facts = {"machine": machine_facts(load_before), "windows": asdict(rates)}
+        say(json.dumps({**facts, "formats": [asdict(row) for row in formats]}, indent=1))
     else:
         say(_windows_text(rates))
         say("")

@@ -6,10 +6,11 @@ import argparse
 import csv
 import io
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
-from SegMateCore.console import ProgressLine, say, table
+from SegMateCore.console import ProgressLine, interruptible, say, table
 from SegMateCore.errors import SegMateError
 
 SUMMARY = "parameters, multiply-accumulates, file size, latency and memory of networks"
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dice", metavar="NAME=VALUE", action="append", default=[],
-        help="of a network, for --plot-axis dice; may be repeated",
+        help="of a network, by the name or file that is measured, for --plot-axis dice; may be repeated",
     )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="no progress (default: show it)")
 
@@ -63,36 +64,55 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 0. Raises SegMateError for an unknown network, and for what cannot be measured."""
     from SegMateCore.benchmark.networks import NetworkOptions, measure_networks, network_count
-    from SegMateCore.benchmark.this_machine import machine_facts
+    from SegMateCore.benchmark.this_machine import load_average, machine_facts
 
     options = NetworkOptions(
         arguments.size, arguments.chunk, arguments.slices, arguments.backend, arguments.device,
         arguments.precision, arguments.threads, arguments.repeats, arguments.warm_up,
     )  # fmt: skip
     dice = _dice(arguments)
-    if arguments.plot is not None and arguments.plot.suffix.lower() != ".png":
-        raise SegMateError(f"--plot {arguments.plot}: expected a file ending in .png")
-    machine = machine_facts()
+    _check_files(arguments)
+    load_before = load_average()
     rows = []
-    count = network_count(arguments.networks)
-    with ProgressLine(arguments.quiet) as progress:
-        progress("measure networks", 0, count)
-        for figures in measure_networks(arguments.networks, options):
-            rows.append(figures)
-            progress(f"measured {figures.network}", len(rows), count)
-            if arguments.csv is not None:  # after each, so that what is done survives an interrupt
-                _write_csv(rows, arguments.csv)
+    count = network_count(arguments.networks, options)
+    try:
+        with interruptible("this piece") as asked, ProgressLine(arguments.quiet) as progress:
+            progress("measure networks", 0, count)
+            for figures in measure_networks(arguments.networks, options, asked.is_set):
+                rows.append(figures)
+                progress("measure networks", len(rows), count)
+                if arguments.csv is not None:  # after each, so that what is done survives a crash
+                    _write_csv(rows, arguments.csv)
+    finally:  # what was measured is told, whatever came of the rest
+        if rows:
+            machine = machine_facts(load_before, next((row.gpu for row in rows if row.gpu), None))
+            facts = {"machine": machine, "networks": [asdict(row) for row in rows]}
+            say(json.dumps(facts, indent=1) if arguments.json else _text(rows))
     if arguments.plot is not None:
         _plot(rows, arguments, dice)
-    if arguments.json:
-        say(json.dumps({"machine": machine, "networks": [asdict(row) for row in rows]}, indent=1))
-    else:
-        say(_text(rows))
     return 0
 
 
+def _check_files(arguments: argparse.Namespace) -> None:
+    """Refuses what cannot be written before minutes are spent on it."""
+    if arguments.plot is not None:
+        if arguments.plot.suffix.lower() != ".png":
+            raise SegMateError(f"--plot {arguments.plot}: expected a file ending in .png")
+        try:
+            import matplotlib  # noqa: F401
+        except ImportError as error:
+            advice = "pip install 'segmate-core[benchmark]'"
+            raise SegMateError(f"--plot needs matplotlib ({error}): {advice}") from None
+    for option, path in (("--csv", arguments.csv), ("--plot", arguments.plot)):
+        if path is None:
+            continue
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+        if path.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
+            raise SegMateError(f"{option} {path} cannot be written: expected a file in a writable folder")
+
+
 def _dice(arguments: argparse.Namespace) -> dict[str, float]:
-    """Network -> Dice, as given."""
+    """Word that a network is asked for by -> Dice, as given. Raises SegMateError for others."""
     found = {}
     for entry in arguments.dice:
         name, _, value = entry.rpartition("=")
@@ -104,6 +124,15 @@ def _dice(arguments: argparse.Namespace) -> dict[str, float]:
             raise SegMateError(f"--dice {entry}: expected NAME=VALUE with a value from 0 to 1")
     if (arguments.plot_axis == "dice") != bool(found):
         raise SegMateError("--plot-axis dice and --dice NAME=VALUE need each other")
+    if found:
+        from SegMateCore.models import list_models
+
+        measured = arguments.networks or list_models()
+        for name in found:
+            if name not in measured:
+                raise SegMateError(
+                    f"--dice {name}: not among what is measured, which is {', '.join(measured)}"
+                )
     return found
 
 
@@ -111,8 +140,9 @@ def _text(rows) -> str:
     first = rows[0]
     where = "; ".join(dict.fromkeys(f"{row.device} in {row.precision}" for row in rows))
     head = (
-        f"{first.rows} x {first.columns}, {first.chunk} slice{'s' * (first.chunk > 1)} a call, on {where};"
-        f" peak: {first.memory}; volume: {first.volume_slices} slices"
+        f"{first.rows} x {first.columns}, {first.chunk} slice{'s' * (first.chunk > 1)} a call, on {where},"
+        f" {first.threads} CPU thread{'s' * (first.threads > 1)}; {first.repeats} calls after"
+        f" {first.warm_up}; volume: {first.volume_slices} slices"
     )
     cells = [
         (
@@ -120,13 +150,13 @@ def _text(rows) -> str:
             _scaled(row.parameters, 1e6, 2), _scaled(row.multiply_accumulates, 1e9, 3),
             _scaled(row.volume_multiply_accumulates, 1e12, 3), _scaled(row.file_bytes, 1e6, 1),
             f"{row.mean_ms:.1f}", f"{row.p50_ms:.1f}", f"{row.p95_ms:.1f}", f"{row.slices_per_s:.1f}",
-            _scaled(row.peak_bytes, 1e6, 0),
+            _scaled(row.peak_bytes, 1e6, 0), row.memory,
         )
         for row in rows
     ]  # fmt: skip
     header = (
         "network", "weights", "backend", "M params", "GMAC/slice", "TMAC/volume", "file MB", "mean ms",
-        "p50 ms", "p95 ms", "slices/s", "peak MB",
+        "p50 ms", "p95 ms", "slices/s", "peak MB", "peak of",
     )  # fmt: skip
     return f"{head}\n\n{table(cells, header)}"
 
@@ -147,11 +177,6 @@ def _write_csv(rows, path: Path) -> None:
 
 
 def _plot(rows, arguments: argparse.Namespace, dice: dict[str, float]) -> None:
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        advice = "pip install 'segmate-core[benchmark]'"
-        raise SegMateError(f"--plot needs matplotlib ({error}): {advice}") from None
     from SegMateCore.benchmark.pareto_plot import Point, ValueAxis, draw_pareto
 
     axes = {
@@ -162,7 +187,7 @@ def _plot(rows, arguments: argparse.Namespace, dice: dict[str, float]) -> None:
 
     def value(row) -> float | None:
         if arguments.plot_axis == "dice":
-            return dice.get(row.network, dice.get(row.weights))
+            return dice.get(row.given)
         counted = row.parameters if arguments.plot_axis == "parameters" else row.multiply_accumulates
         return None if counted is None else counted / (1e6 if arguments.plot_axis == "parameters" else 1e9)
 

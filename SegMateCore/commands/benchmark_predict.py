@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from SegMateCore.commands.benchmark_networks import add_engine_arguments
-from SegMateCore.console import ProgressLine, interruptible, say, table
+from SegMateCore.console import ProgressLine, interruptible, note, say, table
 from SegMateCore.errors import SegMateError
 
 SUMMARY = "time and memory of predict on a CT, by stage or against other ways to segment it"
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 0. Raises SegMateError for a CT, checkpoint or option that cannot be used."""
     from SegMateCore.benchmark.predict_stages import PredictSetting
-    from SegMateCore.benchmark.this_machine import machine_facts
+    from SegMateCore.benchmark.this_machine import load_average, machine_facts
 
     if arguments.against != "eager" and (arguments.size is not None or arguments.source is not None):
         raise SegMateError("--size and --source are for --against eager")
@@ -65,10 +65,13 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.chunk,
     )  # fmt: skip
     measure = {None: _stages, "eager": _eager, "monai": _monai}[arguments.against]
-    machine = machine_facts()
+    load_before = load_average()
     with interruptible("this piece") as asked, ProgressLine(arguments.quiet) as progress:
         facts, text = measure(arguments, setting, progress, asked.is_set)
-    say(json.dumps({"machine": machine, **facts}, indent=1) if arguments.json else text)
+    for warning in facts["warnings"]:
+        note(f"segmate: warning: {warning}")
+    facts = {"machine": machine_facts(load_before), **facts}
+    say(json.dumps(facts, indent=1) if arguments.json else text)
     return 0
 
 
@@ -110,7 +113,10 @@ def _eager(arguments: argparse.Namespace, setting, progress, cancelled) -> tuple
         f"{_head(found)}; medians of {arguments.repeats}\n\n{table(rows, ('', 'seconds', 'ms a slice'))}\n\n"
         f"segmate is {found.ratio:.2f} times as fast\n\n{table(dice, ('organ', 'Dice'))}"
     )
-    return {**asdict(found), "ratio": found.ratio, "lowest_dice": lowest}, text
+    warnings = list(found.warnings)
+    if lowest is None:
+        warnings.append("neither found an organ in these slices: no labels were compared")
+    return {**asdict(found), "warnings": warnings, "ratio": found.ratio, "lowest_dice": lowest}, text
 
 
 def _monai(arguments: argparse.Namespace, setting, progress, cancelled) -> tuple[dict, str]:
@@ -130,4 +136,5 @@ def _monai(arguments: argparse.Namespace, setting, progress, cancelled) -> tuple
 
 def _head(found) -> str:
     size = " x ".join(str(length) for length in found.shape[::-1])
-    return f"{found.checkpoint} on {found.backend} ({found.device}, {found.precision}), {size} voxels"
+    where = f"{found.device}, {found.precision}, {found.threads} CPU thread{'s' * (found.threads > 1)}"
+    return f"{found.checkpoint} on {found.backend} ({where}), {size} voxels"

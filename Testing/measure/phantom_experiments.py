@@ -7,7 +7,8 @@ finetune: a network goes on with phantoms of a cone-beam scanner that have three
 gains on those there, how much it loses on the other six where it came from, and what filling them with zeros
 does. joint: two Stores with other organs annotated, each alone and both together.
 Runs and Stores lie in WORK and are gone on with when the command is repeated; the table is printed and goes
-to docs/figures/phantom_EXPERIMENT.json. Seeds are fixed; one thread repeats bit for bit.
+to WORK/phantom_EXPERIMENT.json, with --publish to docs/figures too. Seeds are fixed; one thread repeats bit
+for bit.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Bench:
 
     def __init__(self, work: Path, steps: int, spacing_mm: float):
         self.work, self.steps, self.spacing_mm = work, steps, spacing_mm
+        self.minutes: dict[str, float] = {}
         sizes = [32 * math.ceil(mm / spacing_mm / 32) for mm in SLICE_MM]
         self.crop = [f"sampling.rows={sizes[0]}", f"sampling.columns={sizes[1]}"]
         # Not those (900 to 904) that the recipe was tried out with.
@@ -82,9 +84,16 @@ class Bench:
         began = time.monotonic()
         control = Control(resume=True, callbacks=(_say,))
         folder = self.work / f"run_{name}_{self.spacing_mm:g}mm_{self.steps}"
-        made = train(recipe, data, folder, control, start, teacher)
-        print(f"{name}: {(time.monotonic() - began) / 60:.1f} min", flush=True)
-        return made
+        # Beside the run's folder, and added to when it is gone on with.
+        spent = folder.with_name(f"{folder.name}.minutes")
+        before = float(spent.read_text()) if spent.is_file() else 0.0
+        try:
+            return train(recipe, data, folder, control, start, teacher)
+        finally:
+            minutes = before + (time.monotonic() - began) / 60
+            spent.write_text(f"{minutes}\n")
+            self.minutes[name] = minutes
+            print(f"{name}: {minutes:.1f} min", flush=True)
 
     def scores(self, checkpoint: Checkpoint, store=None) -> dict[str, float]:
         return validate(checkpoint, whole_cases(store or self.judges), Ranks())[0].by_organ
@@ -160,19 +169,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--spacing", type=float, default=4.0, metavar="MM")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--publish", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    began = time.monotonic()
-    found = {"unseen": unseen, "finetune": finetune, "joint": joint}[args.experiment](
-        Bench(args.work, args.steps, args.spacing)
-    )
+    bench = Bench(args.work, args.steps, args.spacing)
+    found = {"unseen": unseen, "finetune": finetune, "joint": joint}[args.experiment](bench)
     print(table(found))
     document = {
         "phantom_version": PHANTOM_VERSION, "spacing_mm": args.spacing, "steps": args.steps,
-        "threads": args.threads, "minutes": round((time.monotonic() - began) / 60, 1), "dice": found,
+        "threads": args.threads, "minutes": round(sum(bench.minutes.values()), 1), "dice": found,
     }  # fmt: skip
-    path = ROOT / f"docs/figures/phantom_{args.experiment}.json"
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    for folder in (args.work, *([ROOT / "docs/figures"] if args.publish else [])):
+        path = folder / f"phantom_{args.experiment}.json"
+        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

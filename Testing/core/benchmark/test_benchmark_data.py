@@ -48,7 +48,23 @@ def test_rates_and_formats_of_a_store_as_json(stores, capsys):
     # Doing both takes at least as long as the slower of the two; a fifth for the noise of two-window batches.
     assert 0 < rates["read, crop and augment"] < 1.2 * min(rates["read and crop"], rates["augment"])
     assert found["windows"]["batch"] == 2 and found["windows"]["rows"] == 288
+    assert found["windows"]["windows"] == 4 and found["machine"]["cores"] >= 1
     assert [row["array"].split(",")[0] for row in found["formats"]] == ["HU"] * 3 + ["labels"] * 3
+
+
+def test_as_many_windows_are_told_as_are_made(stores, capsys, monkeypatch):
+    """Whole batches: 2 of 2 windows where 5 were asked for, 1 of 2 where 1 was."""
+    made = []
+
+    def per_second(make, size, calls):
+        made.append(size * calls)
+        return 1.0
+
+    monkeypatch.setattr("SegMateCore.benchmark.windows._per_second", per_second)
+    for asked, expected in (("5", 4), ("1", 2)):
+        words = ["--json", "--windows", asked, "--set", "optimisation.batch=2"]
+        assert main(["benchmark", "data", str(stores[0]), *words]) == 0
+        assert json.loads(capsys.readouterr().out)["windows"]["windows"] == expected == made[-1]
 
 
 def test_the_grid_is_that_of_the_store(stores, capsys):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
+from dataclasses import replace
 
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("timm")
 
+from SegMateCore.backends.choosing import chosen_file
 from SegMateCore.benchmark.network_cost import network_cost
-from SegMateCore.benchmark.networks import NetworkOptions, measure_networks
+from SegMateCore.benchmark.networks import NetworkFigures, NetworkOptions, measure_networks
 from SegMateCore.cli import main
+from SegMateCore.errors import Cancelled, SegMateError
 from SegMateCore.models import list_models, model_entry
 
 QUICK = ["--size", "64", "--repeats", "3", "--warm-up", "1", "--threads", "1", "--quiet"]
@@ -62,7 +66,9 @@ def test_every_figure_is_there(measured):
     assert found["machine"]["cores"] >= 1
     assert (random["weights"], demo["weights"]) == ("random weights", "demo")
     assert random["backend"].startswith("torch") and demo["backend"].startswith("onnxruntime")
+    assert (random["given"], demo["given"]) == ("unet_resnet10t", "demo")
     for row in (random, demo):
+        assert (row["threads"], row["repeats"], row["warm_up"], row["gpu"]) == (1, 3, 1, None)
         assert row["network"] == "unet_resnet10t" and row["parameters"] == 6_263_769
         assert 0 < row["p50_ms"] <= row["p95_ms"] and row["mean_ms"] > 0
         assert row["slices_per_s"] == pytest.approx(1000 / row["p50_ms"])
@@ -80,8 +86,74 @@ def test_the_same_in_files(measured):
 
 
 def test_without_a_name_every_network(monkeypatch):
-    monkeypatch.setattr("SegMateCore.benchmark.networks._measured", lambda targets, options: targets)
-    assert measure_networks([], NetworkOptions()) == list_models()
+    monkeypatch.setattr("SegMateCore.benchmark.networks._measured", lambda targets, *_: targets)
+    assert measure_networks([], NetworkOptions()) == [(name, name) for name in list_models()]
+
+
+@pytest.mark.parametrize(
+    "options, suffix",
+    [({}, ".onnx"), ({"backend": "torch"}, ".safetensors"), ({"precision": "bf16"}, ".safetensors")],
+)
+def test_a_bundled_name_is_the_file_that_predict_opens(options, suffix, monkeypatch):
+    monkeypatch.setattr("SegMateCore.benchmark.networks._measured", lambda targets, *_: targets)
+    ((word, path),) = measure_networks(["demo"], NetworkOptions(device="cpu", **options))
+    expected = chosen_file("demo", device="cpu", **options)[0]
+    assert word == "demo" and path == expected and path.suffix == suffix
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Stands in for measurements: two rows, of a GPU and of a CPU."""
+    row = NetworkFigures(
+        "a.safetensors", "segmate_fastvit", "liver_A", "torch 2.15.0", "cuda:0", "H1", "fp16", 2, 64, 64, 1,
+        3, 1, 10**6, 10**9, 300, 3 * 10**11, 10**6, 1.0, 1.0, 1.0, 1000.0, 10**8, "allocator",
+    )  # fmt: skip
+    other = replace(row, given="demo", device="cpu", gpu=None, peak_bytes=9 * 10**8, memory="resident growth")
+    monkeypatch.setattr("SegMateCore.benchmark.networks.measure_networks", lambda *_: iter([row, other]))
+    monkeypatch.setattr("SegMateCore.benchmark.networks.network_count", lambda *_: 2)
+    return [row, other]
+
+
+def test_what_was_measured_is_told_whatever_fails_later(told, monkeypatch, tmp_path, capsys):
+    def broken(*_):
+        raise SegMateError("the plot cannot be drawn")
+
+    def ended(*_):
+        yield told[0]
+        raise Cancelled("cancelled")
+
+    monkeypatch.setattr("SegMateCore.commands.benchmark_networks._plot", broken)
+    assert main(["benchmark", "networks", "--plot", str(tmp_path / "p.png"), "--quiet"]) == 2
+    assert "liver_A" in capsys.readouterr().out
+    monkeypatch.setattr("SegMateCore.benchmark.networks.measure_networks", ended)
+    assert main(["benchmark", "networks", "--json", "--quiet"]) == 130
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["networks"]) == 1 and found["machine"]["gpu"] == "H1"
+
+
+def test_each_row_says_what_memory_it_tells(told, capsys):
+    assert main(["benchmark", "networks", "--quiet"]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert "allocator" not in head and "2 CPU threads" in head and "3 calls after 1" in head
+    assert lines[-2].endswith("allocator") and lines[-1].endswith("resident growth")
+
+
+def test_a_log_of_networks_shows_progress(told, monkeypatch, capsys):
+    clock = iter(range(0, 10**6, 60))
+    monkeypatch.setattr("SegMateCore.console.time.monotonic", lambda: float(next(clock)))
+    assert main(["benchmark", "networks"]) == 0
+    assert "1 of 2" in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_is_refused_first(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("SegMateCore.benchmark.networks.measure_networks", lambda *_: 1 / 0)
+    (tmp_path / "file").touch()
+    for words in (["--csv", f"{tmp_path}/file/n.csv"], ["--plot", f"{tmp_path}/file/n.png"]):
+        assert main(["benchmark", "networks", "demo", "--quiet", *words]) == 2
+        assert "writable folder" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["benchmark", "networks", "demo", "--quiet", "--plot", f"{tmp_path}/n.png"]) == 2
+    assert "segmate-core[benchmark]" in capsys.readouterr().err
 
 
 def test_table(capsys, monkeypatch):
@@ -102,6 +174,7 @@ def test_table(capsys, monkeypatch):
         (["demo", "--plot", "x.jpg"], ".png"),
         (["demo", "--plot-axis", "dice"], "--dice"),
         (["demo", "--dice", "demo=2", "--plot-axis", "dice"], "from 0 to 1"),
+        (["demo", "--dice", "demos=0.9", "--plot-axis", "dice"], "--dice demos: not among"),
         (["demo", "--device", "quantum", "--size", "64"], "quantum"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from SegMateCore.benchmark.pareto_plot import Point, ValueAxis, draw_pareto, pareto_front, spread
+from SegMateCore.benchmark.pareto_plot import Point, ValueAxis, draw_pareto, pareto_front, shortened, spread
 
 POINTS = [Point("a", 10, 5), Point("b", 20, 1), Point("c", 20, 5), Point("d", 5, 9), Point("twin", 10, 5)]
 
@@ -36,7 +36,28 @@ def test_spread_moves_no_more_than_needed():
     assert spread([1, 2, 3], 10, 0, 10) == pytest.approx([0, 5, 10])  # too many: evenly
 
 
-def test_names_do_not_overlap(tmp_path, monkeypatch):
+def test_long_names_keep_both_ends():
+    one, other = (f"segmate_fastvit (liver_{letter}_2026_fold0_checkpoint_{letter})" for letter in "AB")
+    assert shortened(one) != shortened(other) and len(shortened(one)) == 42
+    assert shortened(one).startswith("segmate_fastvit (l") and shortened(one).endswith("checkpoint_A)")
+    assert shortened("short") == "short"
+
+
+def test_no_text_is_mathematics_and_titles_end_in_the_picture(drawn, tmp_path):
+    title = "; ".join(["256 x 256, 1 a call", *["onnxruntime 1.31.1, int8 on cpu"] * 4, r"cost $\foo$"])
+    points = [Point(r"cost $\foo$", 1, 2), Point("b", 2, 1)]
+    draw_pareto(points, ValueAxis("parameters (millions)"), title, tmp_path / "p.png")
+    (figure,) = drawn
+    plot, names = figure.axes
+    # A search, since axes keep the title that is set flush left to themselves.
+    texts = [*plot.findobj(match=pytest.importorskip("matplotlib.text").Text), *names.texts]
+    assert any("256 x 256" in text.get_text() for text in texts)
+    assert max(text.get_window_extent().x1 for text in texts if text.get_text()) <= figure.bbox.x1
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are made."""
     figure_module = pytest.importorskip("matplotlib.figure")
     figures = []
 
@@ -46,10 +67,14 @@ def test_names_do_not_overlap(tmp_path, monkeypatch):
             figures.append(self)
 
     monkeypatch.setattr(figure_module, "Figure", Kept)
+    return figures
+
+
+def test_names_do_not_overlap(drawn, tmp_path):
     points = [Point(f"network_with_a_long_name_{i}", 40 + i % 3, 12 + 0.01 * i) for i in range(24)]
     draw_pareto(points, ValueAxis("parameters (millions)"), "a title", tmp_path / "p.png")
     assert (tmp_path / "p.png").stat().st_size > 10_000
-    (figure,) = figures
+    (figure,) = drawn
     boxes = [text.get_window_extent() for axes in figure.axes for text in axes.texts]
     assert len(boxes) == 24
     for i, box in enumerate(boxes):
