@@ -7,13 +7,15 @@ an organ of its own. Facts about the classes, and where they come from: resource
 
 from __future__ import annotations
 
-import colorsys
+import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
+
+import numpy as np
 
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import LARGEST_LABEL, MODIFIER_CODES, NINE, Organ, OrganSet
@@ -22,9 +24,8 @@ NINE_NAME, ALL_NAME = "nine", "all"
 BACKGROUND = "background"
 # With more than half of the nine among the classes a network is taken for one of the whole trunk.
 ENOUGH_OF_NINE = 5
-# Two colours closer than this, as a sum of differences of their three parts, look like one.
-COLOUR_DISTANCE = 60
-GOLDEN_RATIO = 0.618033988749895
+# Of each of red, green and blue: more colours than labels.
+COLOUR_STEPS = range(40, 241, 25)
 
 Place = tuple[int, int]  # (part, channel)
 
@@ -90,22 +91,17 @@ def organs_of(class_names: Sequence[str]) -> OrganSet:
 
     Raises SegMateError for doubled names.
     """
-    known, table = [table_row(name) for name in class_names], {}
-    taken = [row.organ.rgb for row in known if row is not None]
-    for name, row in zip(class_names, known):
+    rows = {name: table_row(name) for name in class_names}
+    taken = [row.organ.rgb for row in rows.values() if row is not None]
+    organs = []
+    for label, (name, row) in enumerate(rows.items(), start=1):
         if row is None:
-            rgb = _free_colour(taken)
-            taken.append(rgb)
-            table[words_of(name)] = Organ(_shown(name), 0, None, None, _side(name), rgb)
+            taken.append(_free_colour(taken))
+            organs.append(Organ(_shown(name), label, None, None, _side(name), taken[-1], _twin(name, rows)))
         else:
-            table[words_of(name)] = row.organ
-    if len(table) != len(class_names):
-        raise SegMateError("two classes have the same name, expected different ones")
-    names = {organ.name for organ in table.values()}
-    return OrganSet(tuple(
-        replace(organ, label=label, partner=_partner(words, organ, table, names))
-        for label, (words, organ) in enumerate(table.items(), start=1)
-    ))
+            organs.append(replace(row.organ, label=label))
+    names = {organ.name for organ in organs}
+    return OrganSet(tuple(o if o.partner in names else replace(o, partner=None) for o in organs))
 
 
 def table_row(class_name: str) -> _Class | None:
@@ -130,15 +126,21 @@ def _channels(class_names: Sequence[Sequence[str]]) -> dict[str, Place]:
     """Class name -> (part, channel) of the first part that has it, in order of parts and channels."""
     found, seen = {}, set()
     for part, names in enumerate(class_names):
-        here = [words_of(name) for name in names]
-        doubled = sorted({name for name, words in zip(names, here) if here.count(words) > 1})
+        here = [_identity(name) for name in names]
+        doubled = sorted({name for name, identity in zip(names, here) if here.count(identity) > 1})
         if doubled:
             raise SegMateError(f"a network has the classes {', '.join(doubled)}, expected different names")
-        for channel, (name, words) in enumerate(zip(names, here)):
-            if words not in seen and words != (BACKGROUND,):
+        for channel, (name, identity) in enumerate(zip(names, here)):
+            if identity not in seen and identity != (BACKGROUND,):
                 found[name] = part, channel
         seen.update(here)
     return found
+
+
+def _identity(class_name: str) -> tuple[str, ...]:
+    """Equal for two names of one class: "esophagus", "Oesophagus"."""
+    row = table_row(class_name)
+    return words_of(class_name if row is None else row.organ.name)
 
 
 def _all(channels: dict[str, Place], parts: int) -> OrganSetChoice:
@@ -180,13 +182,12 @@ def _grouping(members: list[tuple[str, list[Place]]], parts: int) -> tuple[dict[
     return grouping
 
 
-def _partner(words: tuple[str, ...], organ: Organ, table: dict, names: set[str]) -> str | None:
-    """Name of the mirror image, where it is among the organs."""
-    if organ.code is not None or organ.partner is not None:
-        return organ.partner if organ.partner in names else None
+def _twin(class_name: str, class_names: Iterable[str]) -> str | None:
+    """Name, as shown, of the class that is called like this one with left and right swapped."""
     swapped = {"left": "right", "right": "left"}
-    mirrored = table.get(tuple(sorted(swapped.get(word, word) for word in words)))
-    return mirrored.name if organ.modifier is not None and mirrored is not None else None
+    wanted = tuple(sorted(swapped.get(word, word) for word in words_of(class_name)))
+    found = [name for name in class_names if words_of(name) == wanted and name != class_name]
+    return _shown(found[0]) if found and _side(class_name) is not None else None
 
 
 def _side(class_name: str) -> str | None:
@@ -198,17 +199,8 @@ def _shown(class_name: str) -> str:
     return " ".join(class_name.replace("_", " ").split())
 
 
-def _free_colour(taken: list[tuple[int, int, int]]) -> tuple[int, int, int]:
-    """The next colour of a fixed sequence that differs from those taken; hues by steps of the golden ratio.
-
-    With very many classes none differs enough; then the next one of the sequence is taken.
-    """
-    sequence = [
-        tuple(round(255 * part) for part in colorsys.hsv_to_rgb((step * GOLDEN_RATIO) % 1, saturation, value))
-        for saturation, value in ((0.65, 0.9), (0.45, 0.75), (0.85, 0.6))
-        for step in range(LARGEST_LABEL)
-    ]
-    for rgb in sequence:
-        if all(sum(abs(a - b) for a, b in zip(rgb, other)) >= COLOUR_DISTANCE for other in taken):
-            return rgb
-    return sequence[len(taken) % len(sequence)]
+def _free_colour(taken: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
+    """The colour of a fixed grid, without black and white, that is farthest from all those taken."""
+    grid = np.array(list(itertools.product(COLOUR_STEPS, repeat=3)))
+    gaps = np.abs(grid[:, None] - np.array(taken or [(255, 255, 255)])).sum(axis=2).min(axis=1)
+    return tuple(int(part) for part in grid[gaps.argmax()])
