@@ -75,19 +75,26 @@ class Predictor:
     @classmethod
     def from_checkpoint(
         cls, checkpoint: str | os.PathLike | Checkpoint, device: str = "auto", backend: str = "auto",
-        precision: str = "auto", threads: int | None = None,
+        precision: str = "auto", threads: int | None = None, organ_set: str | None = None,
     ) -> Predictor:
         """Open a checkpoint: a file (.safetensors, .onnx, the original's .pth) or a bundled name like "demo".
 
+        organ_set: one of checkpoint.organ_set_names, None for the one it comes with.
         Raises SegMateError for a file, device or backend that cannot be used. Never downloads.
         """
         if not isinstance(checkpoint, Checkpoint):
             checkpoint = Checkpoint.read(chosen_file(checkpoint, backend, device, precision)[0])
+        if organ_set is not None:
+            checkpoint = checkpoint.with_organ_set(organ_set)
         backends = [
             open_backend(checkpoint, part, backend, device, precision, threads)
             for part in range(len(checkpoint.parts))
         ]
         return cls(checkpoint, backends)
+
+    def with_organ_set(self, name: str) -> Predictor:
+        """The same open networks with another choice of organs. Raises SegMateError that lists the names."""
+        return Predictor(self.checkpoint.with_organ_set(name), self.backends)
 
     def predict(
         self, volume: Volume, organs: Sequence[str] | None = None, progress: Progress | None = None,
@@ -246,7 +253,9 @@ def clean_up_rules(checkpoint: Checkpoint, options: PredictOptions) -> dict[str,
     """What is kept of each organ, {} for no clean-up: by the checkpoint's rules, else the largest pieces."""
     if options.clean_up is False:
         return {}
-    rules = checkpoint.document["clean_up"] or {}
+    names = checkpoint.organs.names
+    # The rules of a document are those of all its organ sets.
+    rules = {organ: rule for organ, rule in (checkpoint.document["clean_up"] or {}).items() if organ in names}
     if options.clean_up and not rules:
         return {organ.name: "largest" for organ in checkpoint.organs}
     return rules
