@@ -140,8 +140,9 @@ def _opened(arguments: argparse.Namespace):
         if value is not None and value < 1:
             raise SegMateError(f"--{name} is {value}, expected at least 1")
     predictor = Predictor.from_checkpoint(
-        arguments.checkpoint, arguments.device, arguments.backend, arguments.precision, arguments.threads
-    )
+        arguments.checkpoint, arguments.device, arguments.backend, arguments.precision, arguments.threads,
+        arguments.organ_set,
+    )  # fmt: skip
     if arguments.verbose:
         _explain(arguments, predictor)
     elif arguments.precision == "fast" and predictor.backends[0].precision == "fp32":

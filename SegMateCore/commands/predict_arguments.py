@@ -91,7 +91,13 @@ def _add_input_options(parser: argparse.ArgumentParser) -> None:
 def _add_result_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("results")
     group.add_argument(
-        "--organs", metavar='"A,B"', help='only these, such as "liver,left kidney" (default: all)'
+        "--organ-set",
+        metavar="NAME",
+        help="of a checkpoint with several, such as nine or all; segmate info shows them (default: the"
+        " checkpoint's first choice)",
+    )
+    group.add_argument(
+        "--organs", metavar='"A,B"', help='only these, such as "liver,left kidney" (default: all of the set)'
     )
     group.add_argument(
         "--clean-up",
