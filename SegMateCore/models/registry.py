@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import SegMateError
+from .nnunet_options import PlainUNetOptions, ResidualUNetOptions
 from .options import SegMateOptions, UNetOptions, make_options
 from .segresnet_options import SegResNetOptions
 
@@ -50,8 +51,14 @@ class Entry:
         return self.parameters + DEAD_PARAMETERS[self.options.get("attention", "full")]
 
 
-Options = SegMateOptions | UNetOptions | SegResNetOptions
-_FAMILIES = {"segmate": SegMateOptions, "unet": UNetOptions, "segresnet": SegResNetOptions}
+Options = SegMateOptions | UNetOptions | SegResNetOptions | PlainUNetOptions
+_FAMILIES = {
+    "segmate": SegMateOptions,
+    "unet": UNetOptions,
+    "segresnet": SegResNetOptions,
+    "nnunet_plain": PlainUNetOptions,
+    "nnunet_residual": ResidualUNetOptions,
+}
 
 
 def list_models() -> list[str]:
@@ -109,8 +116,10 @@ def _network_class(family: str) -> type[nn.Module]:
         from .segmate import SegMate as network
     elif family == "unet":
         from .unet import UNet as network
-    else:
+    elif family == "segresnet":
         from .segresnet import SegResNet as network
+    else:
+        from .nnunet import NnunetUNet as network
     return network
 
 
@@ -167,6 +176,22 @@ def _entries() -> dict[str, Entry]:
             "SegResNet of MONAI's whole-body CT bundle: 104 structures and background",
             18_799_401,
             {"out_channels": 105, "init_filters": 32, "dropout_prob": 0.2},
+            dimensions=3,
+        ),
+        Entry(
+            "nnunet_plain",
+            "nnunet_plain",
+            "plain 3D U-Net of nnU-Net, as its plans describe it (here: six stages, two channels)",
+            31_195_594,
+            {},
+            dimensions=3,
+        ),
+        Entry(
+            "nnunet_residual",
+            "nnunet_residual",
+            "3D U-Net of nnU-Net with a residual encoder, as its plans describe it (here: size M)",
+            102_349_770,
+            {},
             dimensions=3,
         ),
     ]
