@@ -5,7 +5,7 @@ The two grids share their first voxel (not their centre); there is no filter aga
 voxel its value repeats. An axis whose spacing is within 0.001 mm of the wanted one keeps its own.
 
 Positions carry MONAI's rounding errors on purpose. Its path goes through normalised coordinates, so that
-voxel o lies not at o * t / s but some 1e-14 beside it, and what would be exactly 0 comes out as 1e-14. MONAI's
+voxel o lies not at o * t / s but some 1e-14 beside it, and what would be exactly 0 comes out as 1e-14. Its
 normalisation leaves exact zeros apart (normalisation.py) and treats 1e-14 like any other value: with other
 roundings, scattered voxels of a CT of whole numbers would differ visibly. patch_preprocessing.py uses these
 two functions in view axes; where these are (i, j, k), as in MONAI's bundles, the result has MONAI's bits.
