@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from slicer.i18n import tr as _
@@ -38,6 +38,8 @@ class CheckpointFacts:
     organs: rows of its organ table (name, rgb, ...). engines: that can run it. spacing_mm: (i, j, k) of the
     grid that the network works on, None for the CT's own. licences: (what, licence), the weights' first.
     onnx_precision: what the graph of its .onnx computes in. cleans_up: whether it recommends a clean-up.
+    organ_sets: name -> rows, of the sets among which one may choose; organ_set: the name of the one it comes
+    with, None where there is no choice.
     """
 
     name: str
@@ -52,6 +54,16 @@ class CheckpointFacts:
     engines: tuple[str, ...]
     onnx_precision: str
     cleans_up: bool
+    organ_sets: dict[str, tuple[dict, ...]] = field(default_factory=dict)
+    organ_set: str | None = None
+
+    def chosen_set(self, name: str) -> str | None:
+        """The organ set that this word chooses: one of other checkpoints stands for this one's own."""
+        return name if name in self.organ_sets else self.organ_set
+
+    def organs_of(self, name: str) -> tuple[dict, ...]:
+        """Rows of the organs of that set."""
+        return self.organ_sets.get(name, self.organs)
 
 
 def checkpoint_choices(folder: Path, recent: Sequence[str], chosen: str) -> list[CheckpointChoice]:
@@ -111,6 +123,8 @@ def _read(path: Path, word: str, stamp: tuple[int, int]) -> CheckpointFacts:
         demonstration=document["demonstration"],
         networks=tuple(part.model_name for part in checkpoint.parts),
         organs=tuple(checkpoint.organs.to_list()),
+        organ_sets={name: tuple(entry["organs"]) for name, entry in document["organ_sets"].items()},
+        organ_set=checkpoint.organ_set,
         spacing_mm=checkpoint.parts[0].preprocessing.spacing_mm,
         cases=len(cases) if isinstance(cases, list) else 0,
         phantoms=len(seeds) if isinstance(seeds, list) else 0,
