@@ -9,7 +9,9 @@ the voxels that are not 0, then ScaleIntensity of the volume to -1..1).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -61,53 +63,75 @@ class Normalisation:
         """Whether the volume is resampled first (MONAI), rather than last (nnU-Net)."""
         return self.kind == "zscore_nonzero_minmax"
 
-    def applied(self, planes: np.ndarray) -> np.ndarray:
-        """Network values, float32 of the same shape, of voxels (n0, n1, n2) that are changed in place."""
+    def fitted(self, planes: Iterable[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+        """What turns a plane (n1, n2) float32 into network values, in place, and gives it.
+
+        planes: all of the volume's (read only where the kind looks at the volume).
+        """
         if self.kind == "ct":
-            np.clip(planes, self.low, self.high, out=planes)
-            planes -= np.float32(self.mean)
-            planes /= np.float32(max(self.std, _SMALLEST_STD))
-        elif self.kind == "zscore":
-            mean, std = _moments(planes, only_nonzero=False)
-            planes -= np.float32(mean)
-            planes /= np.float32(max(std, _SMALLEST_STD))
-        else:
-            _nonzero_zscore(planes)
-            _to_unit_range(planes)
-        return planes
+            return partial(_ct, self)
+        if self.kind == "zscore":
+            mean, std, _, _, _ = _statistics(planes, only_nonzero=False)
+            return partial(_scaled, mean=mean, std=max(std, _SMALLEST_STD))
+        mean, std, low, high, has_zero = _statistics(planes, only_nonzero=True)
+        std = std or 1.0
+        ends = [0.0] if has_zero else []
+        ends += [(low - mean) / std, (high - mean) / std] if low <= high else []
+        return partial(_nonzero_scaled, mean=mean, std=std, low=min(ends), high=max(ends))
 
 
-def _nonzero_zscore(planes: np.ndarray) -> None:
-    mean, std = _moments(planes, only_nonzero=True)
+def _ct(numbers: Normalisation, plane: np.ndarray) -> np.ndarray:
+    np.clip(plane, numbers.low, numbers.high, out=plane)
+    return _scaled(plane, numbers.mean, max(numbers.std, _SMALLEST_STD))
+
+
+def _scaled(plane: np.ndarray, mean: float, std: float) -> np.ndarray:
+    plane -= np.float32(mean)
+    plane /= np.float32(std)
+    return plane
+
+
+def _nonzero_scaled(plane: np.ndarray, mean: float, std: float, low: float, high: float) -> np.ndarray:
+    """Zeros stay zeros at first; then low..high becomes -1..1."""
+    zeros = plane == 0
+    _scaled(plane, mean, std)
+    plane[zeros] = 0
+    if low == high:
+        plane *= -1  # what MONAI makes of a constant volume
+        return plane
+    plane -= np.float32(low)
+    plane *= np.float32(2 / (high - low))
+    plane -= 1
+    return plane
+
+
+def _statistics(
+    planes: Iterable[np.ndarray], only_nonzero: bool
+) -> tuple[float, float, float, float, bool]:
+    """Mean, standard deviation (of the population), minimum and maximum, and whether there are zeros.
+
+    only_nonzero: of the voxels that are not 0; of nothing 0, 0, inf and -inf.
+    """
+    count, total, squares, zeros = 0, 0.0, 0.0, False
+    low, high = math.inf, -math.inf
     for plane in planes:
-        inside = plane != 0
-        plane[inside] = (plane[inside] - np.float32(mean)) / np.float32(std or 1.0)
-
-
-def _to_unit_range(planes: np.ndarray) -> None:
-    low, high = planes.min(), planes.max()
-    if high > low:
-        planes -= low
-        planes *= np.float32(2) / (high - low)
-        planes -= 1
-    else:
-        planes *= -1  # what MONAI makes of a constant volume
-
-
-def _moments(planes: np.ndarray, only_nonzero: bool) -> tuple[float, float]:
-    """Mean and standard deviation (of the population); 0 and 0 of nothing."""
-    count, total = 0, 0.0
-    for plane in planes:
-        count += np.count_nonzero(plane) if only_nonzero else plane.size
-        total += plane.sum(dtype=np.float64)
-    if not count:
-        return 0.0, 0.0
-    mean = total / count
-    squares = 0.0
-    for plane in planes:
-        apart = (plane[plane != 0] if only_nonzero else plane).astype(np.float64) - mean
-        squares += float(np.vdot(apart, apart))
-    return mean, math.sqrt(squares / count)
+        # Each plane in the same order of memory, however the volume is stored: sums of floats depend on it.
+        values = np.array(plane, np.float64, order="C").ravel()
+        if only_nonzero:
+            zeros = zeros or not values.all()
+            values = values[values != 0]
+        if values.size == 0:
+            continue
+        low, high = min(low, values.min()), max(high, values.max())
+        # Moments of the planes so far and of this one are joined (Chan, Golub and LeVeque, 1979).
+        mean, both = values.sum() / values.size, count + values.size
+        apart = values - mean
+        shift = mean - total / count if count else 0.0
+        squares += float(apart @ apart) + shift**2 * count * values.size / both
+        total, count = total + values.sum(), both
+    if count == 0:
+        return 0.0, 0.0, low, high, zeros
+    return total / count, math.sqrt(squares / count), float(low), float(high), zeros
 
 
 def _is_number(value: object) -> bool:

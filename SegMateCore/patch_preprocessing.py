@@ -8,10 +8,19 @@ Nature Methods 2021) for "spline" and the coarse axis, MONAI's Spacing transform
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
+import numpy as np
+
+from SegMateCore.axis_maps import SPLINE
+from SegMateCore.cancelling import IsCancelled, until_cancelled
 from SegMateCore.errors import SegMateError
+from SegMateCore.linear_grid import linear_planes
 from SegMateCore.normalisation import Normalisation
+from SegMateCore.patch_grid import PatchGrid, lay_patch_grid
+from SegMateCore.resampling import Band
+from SegMateCore.volume import Volume
 
 INTERPOLATIONS = ("spline", "linear")
 _AXIS_LETTERS = ("LR", "PA", "IS")
@@ -73,6 +82,82 @@ class PatchPreprocessing:
         """JSON-able, the inverse of from_dict."""
         values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
         return {**values, "normalisation": self.normalisation.to_dict()}
+
+    def grid(self, canonical: Volume) -> PatchGrid:
+        """The working array on a canonical volume."""
+        return lay_patch_grid(
+            canonical, self.orientation, self.axes, self.crop == "nonzero", self.spacing_mm,
+            self.interpolation == "spline", self.coarse_axis == "auto",
+        )
+
+    def working(self, canonical: Volume, grid: PatchGrid, cancelled: IsCancelled = None) -> np.ndarray:
+        """What the network sees, float32 of grid.shape.
+
+        Raises Cancelled when `cancelled()` turned true.
+        """
+        crop = grid.view(canonical.voxels)[grid.crop]
+        if self.normalisation.after_resampling:
+            out = _resampled(crop, _unchanged, grid, cancelled)
+            normalise = self.normalisation.fitted(out)
+            for plane in out:
+                normalise(plane)
+            return out
+        # nnU-Net looks at the volume before it is resampled
+        normalise = self.normalisation.fitted(until_cancelled(crop, cancelled))
+        return _resampled(crop, normalise, grid, cancelled)
+
+
+def _unchanged(plane: np.ndarray) -> np.ndarray:
+    return plane
+
+
+def _resampled(
+    crop: np.ndarray, normalise: Callable[[np.ndarray], np.ndarray], grid: PatchGrid, cancelled: IsCancelled
+) -> np.ndarray:
+    """The crop (n0, n1, n2), each plane through `normalise`, at the grid's spacing, float32."""
+    first = 0 if grid.coarse is None else grid.coarse
+    by_slices = np.moveaxis(crop, first, 0)
+    planes = (normalise(plane.astype(np.float32, order="C")) for plane in by_slices)
+    if any(axis.order == SPLINE for axis in grid.forward) or grid.is_native:
+        planes = until_cancelled(planes, cancelled)
+        return np.moveaxis(_splined(planes, by_slices.shape, grid, first), 0, first)
+    whole = crop if normalise is _unchanged else np.stack(list(planes))
+    out = np.empty(grid.shape, np.float32)
+    positions = [axis.positions for axis in grid.forward]
+    for plane, values in zip(out, until_cancelled(linear_planes(whole, positions), cancelled)):
+        plane[...] = values
+    return out
+
+
+def _splined(
+    planes: Iterator[np.ndarray], shape: tuple[int, int, int], grid: PatchGrid, first: int
+) -> np.ndarray:
+    """Planes (n1, n2) float32, in order and of an array of `shape`, at the grid's spacing.
+
+    first: the grid's axis that the planes follow, which comes first in the result, too. Splines do not leave
+    the range of the values they are made of: of the plane where whole slices are taken over, else of the
+    volume (the clipping of skimage.transform.resize).
+    """
+    maps = list(grid.forward)
+    along = maps.pop(first)
+    down, across = (None if axis.is_identity else Band(axis.weights()) for axis in maps)
+    spline = any(axis.order == SPLINE and not axis.is_identity for axis in grid.forward)
+    slices = np.empty((shape[0], *(axis.target_count for axis in maps)), np.float32)
+    low, high = np.inf, -np.inf
+    for number, plane in enumerate(planes):
+        if spline:
+            ends = plane.min(), plane.max()
+            low, high = min(low, ends[0]), max(high, ends[1])
+        plane = plane if down is None else down.along_rows(plane)
+        slices[number] = plane if across is None else across.along_columns(plane)
+        if spline and grid.coarse is not None:
+            np.clip(slices[number], *ends, out=slices[number])
+    if along.is_identity:
+        out = slices
+    else:
+        band = Band(along.weights())
+        out = band.along_rows(slices.reshape(shape[0], -1)).reshape(-1, *slices.shape[1:])
+    return np.clip(out, low, high, out=out) if spline else out
 
 
 def _is_orientation(code: object) -> bool:
