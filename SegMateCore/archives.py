@@ -30,6 +30,10 @@ _FORBIDDEN = re.compile(r'[\x00-\x1f<>:"|?*\\]')
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
+class BadArchive(SegMateError):
+    """The archive is damaged or refused; unpacking it once more would not help."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """files and folders in the archive; bytes of all of them unpacked; ratio: unpacked to packed bytes.
@@ -50,8 +54,8 @@ def unpack(
 ) -> None:
     """Unpack `archive` into the new folder `folder`; parents are made. progress(done, total) in bytes.
 
-    Raises SegMateError for damage, for each of the above with the entry's name, and where `folder` exists or
-    cannot be written; Cancelled. In each case `folder` is not there.
+    Raises BadArchive for damage and for each of the above with the entry's name, SegMateError where `folder`
+    exists or cannot be written; Cancelled. In each case nothing is left.
     """
     if folder.exists():
         raise SegMateError(f"{folder} exists already; delete it first")
@@ -75,7 +79,7 @@ def unpack(
                             if progress is not None:
                                 progress(done, total)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
-        raise SegMateError(f"{archive} is damaged, or no ZIP file ({error}); get it again") from None
+        raise BadArchive(f"{archive} is damaged, or no ZIP file ({error}); get it again") from None
     except OSError as error:
         raise SegMateError(f"cannot read {archive}: {error.strerror or error}") from None
 
@@ -85,8 +89,8 @@ def _checked(
 ) -> list[tuple[zipfile.ZipInfo, tuple[str, ...]]]:
     """Each entry with the parts of its path."""
 
-    def refuse(reason: str) -> SegMateError:
-        return SegMateError(f"{archive} is refused, nothing was unpacked: {reason}")
+    def refuse(reason: str) -> BadArchive:
+        return BadArchive(f"{archive} is refused, nothing was unpacked: {reason}")
 
     if len(entries) > limits.files:
         raise refuse(f"it has {len(entries)} entries, a model has at most {limits.files}")

@@ -61,7 +61,8 @@ def read_record(path: Path) -> dict:
         record = json.loads(path.with_name(f"{path.stem}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return record if isinstance(record, dict) else {}
+    sources = record.get("sources", []) if isinstance(record, dict) else None
+    return record if isinstance(sources, list) and all(isinstance(s, dict) for s in sources) else {}
 
 
 def write_record(path: Path, record: dict) -> None:
