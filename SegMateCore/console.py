@@ -21,7 +21,9 @@ from typing import TextIO
 REDRAW_S = 0.1
 LOG_S = 10.0
 # What stages count; others have nothing better than steps.
-UNITS = {"segment": "slices", "probabilities": "slices", "prepare": "cases"}
+UNITS = {
+    "segment": "slices", "probabilities": "slices", "prepare": "cases", "download": "MB", "unpack": "MB",
+}  # fmt: skip
 
 
 def say(text: str) -> None:
@@ -108,7 +110,8 @@ def progress_text(stage: str, done: int, total: int, seconds: float) -> str:
     """One line: "segment: 40 of 120 slices, 8.1 slices/s, 10 s left"."""
     if total <= 1:
         return f"{stage} ..."
-    unit = UNITS.get(stage, "steps")
+    # "download 2 of 3" counts what "download" does.
+    unit = UNITS.get(stage.partition(" ")[0], "steps")
     text = f"{stage}: {done} of {total} {unit}"
     if done and seconds > 0.5:
         rate = done / seconds
