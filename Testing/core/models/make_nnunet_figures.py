@@ -1,7 +1,7 @@
 """Logits of dynamic-network-architectures, from which parity is checked where it is not installed.
 
 python make_nnunet_figures.py, in an environment with dynamic-network-architectures 0.4 and torch
-Writes nnunet_figures.json.gz beside itself: for each case of nnunet_reference.py all keys of the state dict
+Writes nnunet_figures.json.gz beside itself: for each case of nnunet_rule.py all keys of the state dict
 with their shapes, and VALUES_KEPT of the logits with mean and standard deviation of all.
 """
 
@@ -14,7 +14,7 @@ from pydoc import locate
 
 import numpy as np
 import torch
-from nnunet_reference import CASES, is_copy, probe, weight
+from nnunet_rule import CASES, is_copy, probe, weight
 
 VALUES_KEPT = 64
 

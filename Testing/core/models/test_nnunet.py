@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from nnunet_reference import CASES, is_copy, probe, weight  # noqa: E402
+from nnunet_rule import CASES, is_copy, probe, weight  # noqa: E402
 
 from SegMateCore.errors import SegMateError  # noqa: E402
 from SegMateCore.json_entries import Entries  # noqa: E402
