@@ -12,6 +12,9 @@ from dataclasses import asdict, dataclass
 from ..errors import SegMateError
 
 UPSAMPLE_MODES = ("nontrainable", "deconv")
+# Far above any network; a file that asks for more would keep the machine busy for nothing.
+LARGEST_COUNT = 4096
+MOST_BLOCKS = 64
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,10 @@ class SegResNetOptions:
 
     def __post_init__(self) -> None:
         for name in ("out_channels", "in_channels", "init_filters", "num_groups"):
-            if not _is_count(getattr(self, name)):
-                raise SegMateError(f"{name}={getattr(self, name)!r}: expected a whole number from 1.")
+            if not _is_count(getattr(self, name), LARGEST_COUNT):
+                raise SegMateError(
+                    f"{name}={getattr(self, name)!r}: expected a whole number from 1 to {LARGEST_COUNT}."
+                )
         if self.init_filters % self.num_groups:
             raise SegMateError(
                 f"init_filters={self.init_filters} does not divide into num_groups={self.num_groups}: "
@@ -70,13 +75,13 @@ class SegResNetOptions:
 
 def _blocks(name: str, given: object) -> tuple[int, ...]:
     blocks = tuple(given) if isinstance(given, (list, tuple)) else ()
-    if not blocks or not all(_is_count(count) for count in blocks):
-        raise SegMateError(f"{name}={given!r}: expected a list of whole numbers from 1, one per level.")
+    if not blocks or not all(_is_count(count, MOST_BLOCKS) for count in blocks) or sum(blocks) > MOST_BLOCKS:
+        raise SegMateError(f"{name}={given!r:.60}: expected a list of whole numbers from 1, one per level.")
     return blocks
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def _is_count(value: object, largest: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= largest
 
 
 def _is_probability(value: object) -> bool:
