@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,10 @@ from SegMateCore.errors import Cancelled, SegMateError
 
 if TYPE_CHECKING:
     from SegMateCore.model_manifest import ManifestEntry
+
+
+# Seconds between two reports of the same stage to a program.
+_JSON_PAUSE_S = 0.2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,13 +55,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--again", action="store_true", help="replace a model that is there already (default: leave it)"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress (default: show it)")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="for programs: progress (sizes in MB) and result as JSON, one object a line, on stdout"
+        " (default: text)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 0, or 130 when it was stopped. Raises SegMateError for what the user can mend."""
     from SegMateCore.model_installation import Installation, import_model, install
     from SegMateCore.model_manifest import read_manifest
-    from SegMateCore.models_folder import installed_models, models_folder
+    from SegMateCore.models_folder import installed_models, models_folder, read_record
 
     manifest = read_manifest()
     if (arguments.model is None) == (arguments.files is None):
@@ -72,10 +85,12 @@ def run(arguments: argparse.Namespace) -> int:
         entry = _entry(arguments.model, manifest)
         _agree(entry, arguments.accept_licence)
     try:
-        with interruptible("this piece") as asked, ProgressLine(arguments.quiet) as progress:
-            how = Installation(
-                folder, progress, asked.is_set, arguments.keep_archive, arguments.again
-            )
+        with (
+            interruptible("this piece") as asked,
+            ProgressLine(arguments.quiet or arguments.json) as line,
+        ):
+            progress = _json_progress() if arguments.json else line
+            how = Installation(folder, progress, asked.is_set, arguments.keep_archive, arguments.again)
             if entry is not None:
                 path = install(entry, how)
             else:
@@ -84,8 +99,24 @@ def run(arguments: argparse.Namespace) -> int:
         kept = "; what has come is kept, and the same command goes on from there" if entry else ""
         note(f"segmate: cancelled{kept}")
         return 130
-    _report(path, arguments.to is None)
+    if arguments.json:
+        say(json.dumps({"name": path.stem, "path": str(path), "record": read_record(path)}))
+    else:
+        _report(path, arguments.to is None)
     return 0
+
+
+def _json_progress() -> Callable[[str, int, int], None]:
+    """A few lines a second, and one for each new stage."""
+    last = ["", 0.0]
+
+    def report(stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if stage != last[0] or now - last[1] > _JSON_PAUSE_S:
+            last[:] = stage, now
+            say(json.dumps({"stage": stage, "done": done, "total": total}))
+
+    return report
 
 
 def _entry(name: str, manifest: dict[str, ManifestEntry]) -> ManifestEntry:

@@ -94,6 +94,7 @@ class Panel:
         """The panel goes away: nothing that comes later may touch its widgets."""
         self._closed = True
         self._runs.close()
+        self._checkpoint.close()
         self._soon.stop()
         self.set_parameters(None)
 
