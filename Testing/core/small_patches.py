@@ -48,12 +48,14 @@ def tiny_networks():
 
 
 def tiny_weights(seed: int = 0, folds: int = 1, **options) -> dict[str, np.ndarray]:
-    """Random weights of the network, of several folds under fold0. and so on."""
+    """Random weights of the network, of several folds under fold0. and so on; small biases, so that all of
+    its channels win somewhere.
+    """
     rng = np.random.default_rng(seed)
 
     def one() -> dict[str, np.ndarray]:
         return {
-            key: rng.normal(0, 0.5, tuple(value.shape)).astype(np.float32)
+            key: rng.normal(0, 0.5 if value.ndim > 1 else 0.1, tuple(value.shape)).astype(np.float32)
             for key, value in tiny_network(**options).state_dict().items()
         }
 
@@ -71,17 +73,20 @@ def organ_rows(*names: str) -> list[dict]:
     ]
 
 
-def tiny_part(grouping: dict, size=(8, 8, 8), classes: int = 4, **changes) -> dict:
-    """A part of strategy "patches"; `changes` replace its entries, those of patches and preprocessing too."""
+def tiny_part(grouping: dict, size=(8, 8, 8), count: int = 4, **changes) -> dict:
+    """A part of strategy "patches" with `count` channels.
+
+    `changes` replace its entries, those of patches and preprocessing too.
+    """
     patches = {"size": list(size), **changes.pop("patches", {})}
     preprocessing = {"normalisation": CT, **changes.pop("preprocessing", {})}
     return {
         "strategy": "patches",
-        "model": {"name": NAME, "options": {"classes": classes, **changes.pop("options", {})}},
+        "model": {"name": NAME, "options": {"classes": count, **changes.pop("options", {})}},
         "preprocessing": preprocessing,
         "patches": patches,
         "activation": "softmax",
-        "classes": ["background", *(f"class {number}" for number in range(1, classes))],
+        "classes": ["background", *(f"class {number}" for number in range(1, count))],
         "grouping": grouping,
         **changes,
     }
