@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from SegMateCore.errors import SegMateError
 from SegMateCore.json_entries import Entries, is_count, is_finite, short
+from SegMateCore.models import model_options
 
 _NETWORKS = {"PlainConvUNet": "nnunet_plain", "ResidualEncoderUNet": "nnunet_residual"}
 _BLOCKS = {"nnunet_plain": "n_conv_per_stage", "nnunet_residual": "n_blocks_per_stage"}
@@ -50,7 +51,10 @@ def network_of(configuration: Entries, channels: int) -> tuple[str, dict]:
     _check_dimensions(arguments)
     _check_known(arguments, name)
     options = {"out_channels": channels, **_stages(arguments, name), **_layers(arguments, name)}
-    return name, options
+    try:
+        return name, model_options(name, **options).to_dict()
+    except SegMateError as error:
+        raise SegMateError(f"{arguments.where}: {error}") from None
 
 
 def _old_arguments(configuration: Entries, class_name: str) -> Entries:
