@@ -49,8 +49,9 @@ def network_options(config: BundleConfig) -> SegResNetOptions:
         raise config.refusal(f"{entry}#act", f"is {activation!r}, expected RELU")
     names = ("out_channels", "init_filters", "blocks_down", "blocks_up", "dropout_prob", "upsample_mode")
     given = {name: config.value(f"{entry}#{name}") for name in names if config.has(f"{entry}#{name}")}
+    groups = _groups(config, f"{entry}#norm")
     try:
-        return SegResNetOptions(**given, num_groups=_groups(config, f"{entry}#norm"))
+        return SegResNetOptions(**given, num_groups=groups)
     except SegMateError as error:
         raise config.refusal(entry, f"is refused: {error}") from None
 
@@ -75,13 +76,13 @@ def patch_preprocessing(config: BundleConfig) -> PatchPreprocessing:
     _need(config, f"{zscore}#nonzero", True, "true: only voxels that are not 0 are counted", False)
     _need(config, f"{scale}#minv", -1, "-1", 0)
     _need(config, f"{scale}#maxv", 1, "1", 1)
-    spacing_mm = config.value(f"{spacing}#pixdim")
+    spacing_mm, axcodes = config.value(f"{spacing}#pixdim"), config.value(f"{orientation}#axcodes")
     if not isinstance(spacing_mm, list):
         raise config.refusal(f"{spacing}#pixdim", f"is {spacing_mm!r}, expected three numbers in mm")
     try:
         return PatchPreprocessing(
-            Normalisation("zscore_nonzero_minmax"), tuple(spacing_mm),
-            config.value(f"{orientation}#axcodes"), _AXES_OF_MONAI, interpolation="linear",
+            Normalisation("zscore_nonzero_minmax"), tuple(spacing_mm), axcodes, _AXES_OF_MONAI,
+            interpolation="linear",
         )
     except SegMateError as error:
         raise config.refusal(TRANSFORMS, f"is refused: {error}") from None
@@ -102,10 +103,9 @@ def patch_plan(config: BundleConfig, divisor: int) -> PatchPlan:
         known = ", ".join(_PADDINGS)
         raise config.refusal("inferer#padding_mode", f"is {padding!r}, expected one of {known}")
     sigma = config.value("inferer#sigma_scale", 0.125) if mode == "gaussian" else None
+    overlap = config.value("inferer#overlap", 0.25)
     try:
-        return PatchPlan(
-            tuple(size), config.value("inferer#overlap", 0.25), "fixed", sigma, _PADDINGS[padding]
-        )
+        return PatchPlan(tuple(size), overlap, "fixed", sigma, _PADDINGS[padding])
     except SegMateError as error:
         raise config.refusal("inferer", f"is refused: {error}") from None
 

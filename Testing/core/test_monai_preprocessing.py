@@ -43,7 +43,7 @@ def ct(spacing_mm, shape=(20, 23, 26), storage="RAS", seed=0) -> Volume:
 def monai_input(volume: Volume, spacing_mm: float) -> np.ndarray:
     image = MetaTensor(
         torch.from_numpy(volume.voxels.transpose(2, 1, 0).astype(np.float32))[None],
-        affine=torch.from_numpy(np.asarray(volume.affine, np.float64)),
+        affine=torch.tensor(np.asarray(volume.affine, np.float64)),
     )
     steps = transforms.Compose([
         transforms.Orientation("RAS"),
