@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 
@@ -43,7 +43,8 @@ Progress = Callable[[str, int, int], None]
 class Installation:
     """Where a model goes, and who hears of it.
 
-    keep: leave the files that were downloaded. replace: an import may take the place of a model.
+    keep: leave the files that were downloaded. replace: an import may take the place of a model. options: of
+    the conversion of folders that the list does not know (convert.py's convert_folders).
     """
 
     folder: Path | None = None
@@ -51,6 +52,7 @@ class Installation:
     cancelled: IsCancelled = None
     keep: bool = False
     replace: bool = False
+    options: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         self.folder = models_folder() if self.folder is None else self.folder
@@ -175,7 +177,7 @@ def _from_folders(
         )
     record = _record(name, entry)
     record["sources"] = [{"path": str(path.absolute())} for path in paths]
-    made = _converted(folders, dict(entry.options) if entry else {}, name, work, how)
+    made = _converted(folders, dict(entry.options) if entry else how.options, name, work, how)
     return _put(made, name, record, how)
 
 
@@ -208,7 +210,7 @@ def _converted(
     if inputs[0].is_file():
         convert.convert(inputs[0], made)
     else:
-        convert.convert_folders(inputs, made, **options)
+        convert.convert_folders(inputs, made, progress=how.progress, **options)
     return made
 
 

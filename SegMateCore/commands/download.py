@@ -37,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--name", help="of what is imported (default: the list's, else that of the file)")
     parser.add_argument(
+        "--orientation",
+        metavar="CODE",
+        type=str.upper,
+        help="of an imported nnU-Net folder that the list does not know: where the axes i, j and k of the"
+        " images in its training pointed, e.g. RAS or LPS (default: as the folder says)",
+    )
+    parser.add_argument(
         "--accept-licence",
         action="store_true",
         help="take the model under its licence without being asked; needed where nobody can be asked"
@@ -72,8 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
     manifest = read_manifest()
     if (arguments.model is None) == (arguments.files is None):
         raise SegMateError("give NAME (see `segmate models --available`), or --import FILE")
-    if arguments.model is not None and arguments.name is not None:
-        raise SegMateError("--name is for --import")
+    for option in ("name", "orientation"):
+        if arguments.model is not None and getattr(arguments, option) is not None:
+            raise SegMateError(f"--{option} is for --import")
     folder = models_folder() if arguments.to is None else arguments.to
     name = arguments.model or arguments.name
     there = installed_models(folder=folder).get(name)
@@ -90,7 +98,10 @@ def run(arguments: argparse.Namespace) -> int:
             ProgressLine(arguments.quiet or arguments.json) as line,
         ):
             progress = _json_progress() if arguments.json else line
-            how = Installation(folder, progress, asked.is_set, arguments.keep_archive, arguments.again)
+            options = {"orientation": arguments.orientation} if arguments.orientation else {}
+            how = Installation(
+                folder, progress, asked.is_set, arguments.keep_archive, arguments.again, options
+            )
             if entry is not None:
                 path = install(entry, how)
             else:

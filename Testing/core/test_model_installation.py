@@ -47,11 +47,11 @@ def converted(monkeypatch) -> list:
     """A converter that takes the "checkpoint" out of the first folder; what it was called with."""
     calls = []
 
-    def convert_folders(folders, out_path, **options):
+    def convert_folders(folders, out_path, half=False, progress=None, **options):
         calls.append(([Path(folder) for folder in folders], options))
         shutil.copyfile(next(Path(folders[0]).rglob("*.pth")), out_path)
 
-    monkeypatch.setattr(convert, "convert_folders", convert_folders, raising=False)
+    monkeypatch.setattr(convert, "convert_folders", convert_folders)
     return calls
 
 
@@ -156,7 +156,7 @@ class TestInstall:
         with FileServer(**{"a.zip": behaviour}) as server:
             one = entry(archive(server.url("a.zip")))
             with monkeypatch.context() as patch:
-                patch.setattr(convert, "convert_folders", _fail, raising=False)
+                patch.setattr(convert, "convert_folders", _fail)
                 with pytest.raises(SegMateError, match="no torch"):
                     install(one, Installation())
             assert installed_models() == {}
