@@ -10,6 +10,7 @@ from SegMateCore.assembling import PartOnGrid, label_slices, probability_slices
 from SegMateCore.backends import Backend
 from SegMateCore.cancelling import IsCancelled, until_cancelled
 from SegMateCore.checkpoint import Checkpoint
+from SegMateCore.errors import SegMateError
 from SegMateCore.predict_options import PredictOptions, Progress, report
 from SegMateCore.volume import Volume
 from SegMateCore.windows import SliceStream
@@ -18,13 +19,18 @@ from SegMateCore.windows import SliceStream
 class SliceRun:
     """The networks of a checkpoint of strategy "slices" on one canonical volume, at rest when it is left.
 
-    warn: takes a sentence about a fallback.
+    warn: takes a sentence about a fallback. Raises SegMateError for options that these networks do not have.
     """
 
     def __init__(
         self, checkpoint: Checkpoint, backends: list[Backend], canonical: Volume, options: PredictOptions,
         warn: Callable[[str], None], cancelled: IsCancelled,
     ):
+        if (options.overlap, options.mirror) != (None, None):
+            raise SegMateError(
+                f"overlap and mirror are choices of 3D networks, {checkpoint.source} holds 2.5D ones: leave"
+                " them out"
+            )
         self.canonical = canonical
         self.organs = checkpoint.organs
         self.cancelled = cancelled

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pytest
 
+from SegMateCore import models
 from SegMateCore.checkpoint import Checkpoint
 
 NAME = "tiny_3d"
@@ -42,8 +43,16 @@ def tiny_network(name: str = NAME, pretrained: bool = False, **options):
 def tiny_networks():
     """The network is registered while the tests of a module run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("SegMateCore.checkpoint_document.model_options", lambda name, **o: TinyOptions(**o))
-        patch.setattr("SegMateCore.models.create_model", tiny_network)
+        usual_options, usual_model = models.model_options, models.create_model
+
+        def options(name: str, **given):
+            return TinyOptions(**given) if name == NAME else usual_options(name, **given)
+
+        def model(name: str, **given):
+            return tiny_network(name, **given) if name == NAME else usual_model(name, **given)
+
+        patch.setattr("SegMateCore.checkpoint_document.model_options", options)
+        patch.setattr("SegMateCore.models.create_model", model)
         yield
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fake_network import band_predictor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_patches import (  # noqa: F401
@@ -23,8 +24,10 @@ from test_predictor import STORAGE_ORDERS, smooth_ct, stored_otherwise
 
 from SegMateCore.backends import OutOfMemory
 from SegMateCore.backends.torch_patches import TorchPatches
+from SegMateCore.batch import Outputs
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.errors import Cancelled, SegMateError
+from SegMateCore.finished import is_finished
 from SegMateCore.patch_plan import PatchPlan
 from SegMateCore.patch_run import PatchRun
 from SegMateCore.patch_stream import PatchStream
@@ -459,6 +462,25 @@ def test_options_change_overlap_and_mirroring():
     ):
         with pytest.raises(SegMateError, match=words):
             unmirrored.predict(ct, options=options)
+
+
+def test_what_3d_networks_cannot_be_used_for(tmp_path):
+    """Export, going on and teaching look at slices; what was made with other patches is not taken over."""
+    from SegMateCore.export import export_onnx
+    from SegMateCore.training.fine_tuning import given_by, grid_of
+
+    checkpoint = tiny_checkpoint(tiny_part(GROUPING))
+    for work in (lambda c: export_onnx(c, tmp_path / "x.onnx"), given_by, grid_of):
+        with pytest.raises(SegMateError, match="is for 2.5D networks, .* holds the 3D network 'tiny_3d'"):
+            work(checkpoint)
+    with pytest.raises(SegMateError, match="choices of 3D networks"):
+        band_predictor().predict(volume(), options=PredictOptions(overlap=0.25))
+    organs, path = checkpoint.organs, tmp_path / "labels.nii.gz"
+    Predictor.from_checkpoint(checkpoint, "cpu").predict(volume()).write(path)
+    outputs = Outputs(path)
+    assert is_finished(outputs, checkpoint, organs, PredictOptions())
+    with pytest.raises(SegMateError, match="overlap of the checkpoint, this run is with 0.25"):
+        is_finished(outputs, checkpoint, organs, PredictOptions(overlap=0.25))
 
 
 def test_half_precision_changes_little():
