@@ -67,11 +67,19 @@ def _add_folder_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--checkpoint-name", metavar="FILE", help="in each fold (default: checkpoint_final.pth)"
     )
+    group = parser.add_argument_group("for the folder of a MONAI bundle")
+    group.add_argument(
+        "--low-resolution",
+        action="store_true",
+        default=None,
+        help="the coarser of two networks, models/model_lowres.pt (default: as the bundle is set, or the one"
+        " that is there)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 0. Raises SegMateError for what cannot be converted."""
-    names = ("orientation", "configuration", "folds", "checkpoint_name")
+    names = ("orientation", "configuration", "folds", "checkpoint_name", "low_resolution")
     choices = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     folders = [Path(name) for name in arguments.inputs if Path(name).is_dir()]
     if folders:

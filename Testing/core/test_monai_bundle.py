@@ -344,3 +344,15 @@ def test_the_folder_is_only_read(tmp_path):
     read_bundle(folder)
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     json.loads((folder / "configs" / "inference.json").read_text())
+
+
+def test_segmate_convert_takes_the_folder(tmp_path, capsys):
+    from SegMateCore.cli import main
+
+    folder, out = write_bundle(tmp_path / "bundle"), tmp_path / "small.safetensors"
+    assert main(["convert", str(folder), str(out), "--low-resolution"]) == 0
+    assert Checkpoint.read(out).weights_sha256 == read_bundle(folder, True).weights_sha256
+    assert main(["convert", str(folder), str(out)]) == 0
+    assert Checkpoint.read(out).weights_sha256 == read_bundle(folder, False).weights_sha256
+    assert main(["convert", str(folder), str(out), "--folds", "0"]) == 2
+    assert "--folds is not for" in capsys.readouterr().err
