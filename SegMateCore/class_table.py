@@ -187,7 +187,7 @@ def _twin(class_name: str, class_names: Iterable[str]) -> str | None:
     swapped = {"left": "right", "right": "left"}
     wanted = tuple(sorted(swapped.get(word, word) for word in words_of(class_name)))
     found = [name for name in class_names if words_of(name) == wanted and name != class_name]
-    return _shown(found[0]) if found and _side(class_name) is not None else None
+    return _shown(found[0]) if found else None
 
 
 def _side(class_name: str) -> str | None:
