@@ -2,7 +2,8 @@
 
 python make_nnunet_figures.py, in an environment with dynamic-network-architectures 0.4 and torch
 Writes nnunet_figures.json.gz beside itself: for each case of nnunet_rule.py all keys of the state dict
-with their shapes, and VALUES_KEPT of the logits with mean and standard deviation of all.
+with their shapes and what is stored under two keys, and VALUES_KEPT of the logits with mean and standard
+deviation of all.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ def figures(name: str) -> dict:
     with torch.inference_mode():
         logits = network(torch.from_numpy(probe(name))).numpy()
     index = np.linspace(0, logits.size - 1, VALUES_KEPT).astype(int)
+    first: dict[int, str] = {}
+    copies = {key: first.setdefault(tensor.data_ptr(), key) for key, tensor in network.state_dict().items()}
     return {
+        "copy_of": {key: original for key, original in copies.items() if key != original},
         "state_dict": [[key, list(tensor.shape)] for key, tensor in network.state_dict().items()],
         "shape": list(logits.shape),
         "index": index.tolist(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,11 +13,14 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from nnunet_rule import CASES, is_copy, probe, weight  # noqa: E402
+from small_nnunet import state_dict  # noqa: E402
 
 from SegMateCore.errors import SegMateError  # noqa: E402
 from SegMateCore.json_entries import Entries  # noqa: E402
 from SegMateCore.models import create_model, model_entry, model_options  # noqa: E402
 from SegMateCore.nnunet_architecture import network_of  # noqa: E402
+from SegMateCore.nnunet_weights import network_weights  # noqa: E402
+from SegMateCore.torch_archive import StoredTensor  # noqa: E402
 
 FIGURES = json.loads(gzip.decompress((Path(__file__).parent / "nnunet_figures.json.gz").read_bytes()))
 TOLERANCE = 2e-5
@@ -38,6 +42,28 @@ def test_names_and_shapes_are_the_originals(case):
     genuine = {key: tuple(shape) for key, shape in FIGURES[case]["state_dict"] if not is_copy(key)}
     ours = {key: tuple(tensor.shape) for key, tensor in network(case).state_dict().items()}
     assert ours == genuine
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_copies_in_a_state_dict_are_known_as_such(case):
+    """Which keys share their memory was asked of the original's state dict."""
+    figure = FIGURES[case]
+    tensors = {
+        key: StoredTensor(figure["copy_of"].get(key, key), "f4", 0, tuple(shape), ())
+        for key, shape in figure["state_dict"]
+    }
+    archive = SimpleNamespace(content={"network_weights": tensors}, path="checkpoint_final.pth")
+    found = network_weights(archive)
+    assert set(found) == {key for key, _ in figure["state_dict"] if not is_copy(key)}
+    for name, copies in found.items():
+        assert {tensor.storage for _, tensor in copies} == {name}
+
+
+@pytest.mark.parametrize("case", ["plain", "plain_flat", "residual", "residual_flat"])
+def test_the_state_dicts_of_other_tests_have_the_originals_names(case):
+    architecture, channels, _ = CASES[case]
+    ours = state_dict(*network_of(Entries({"architecture": architecture}, "plans.json"), channels))
+    assert set(ours) == {key for key, _ in FIGURES[case]["state_dict"]}
 
 
 @pytest.mark.parametrize("case", CASES)
