@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 CLASSES = (
@@ -14,7 +15,7 @@ OPTIONS = {"init_filters": 8, "blocks_down": [1, 2, 1], "blocks_up": [1, 1], "dr
 HIGH_MM, LOW_MM = 1.5, 3.0
 
 
-def inference_config(patch: int = 16) -> dict:
+def inference_config(patch: int = 16, options: dict = OPTIONS, classes: int = len(CLASSES)) -> dict:
     """configs/inference.json: expressions, references and the switch as the genuine file has them."""
     return {
         "displayable_configs": {"highres": True, "sw_overlap": 0.25, "sw_batch_size": 1},
@@ -26,8 +27,7 @@ def inference_config(patch: int = 16) -> dict:
         "pixdim": f"$[{HIGH_MM}, {HIGH_MM}, {HIGH_MM}] if @displayable_configs#highres else [3.0, 3.0, 3.0]",
         "modelname": "$'model.pt' if @displayable_configs#highres else 'model_lowres.pt'",
         "network_def": {
-            "_target_": "SegResNet", "spatial_dims": 3, "in_channels": 1, "out_channels": len(CLASSES),
-            **OPTIONS,
+            "_target_": "SegResNet", "spatial_dims": 3, "in_channels": 1, "out_channels": classes, **options,
         },
         "network": "$@network_def.to(@device)",
         "preprocessing": {
@@ -69,9 +69,9 @@ def inference_config(patch: int = 16) -> dict:
     }
 
 
-def metadata() -> dict:
+def metadata(classes: Sequence[str] = CLASSES) -> dict:
     """configs/metadata.json."""
-    channels = {str(channel): name for channel, name in enumerate(CLASSES)}
+    channels = {str(channel): name for channel, name in enumerate(classes)}
     return {
         "version": "0.2.5",
         "monai_version": "1.4.0",

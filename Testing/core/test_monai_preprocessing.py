@@ -9,14 +9,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-transforms = pytest.importorskip("monai.transforms")
+pytest.importorskip("torch")
+pytest.importorskip("monai")
 
-from monai.data import MetaTensor  # noqa: E402
+import monai_reference
 
-from SegMateCore.normalisation import Normalisation  # noqa: E402
-from SegMateCore.patch_preprocessing import PatchPreprocessing  # noqa: E402
-from SegMateCore.volume import Volume  # noqa: E402
+from SegMateCore.normalisation import Normalisation
+from SegMateCore.patch_preprocessing import PatchPreprocessing
+from SegMateCore.volume import Volume
 
 # Two roundings of float32 apart: the mean is summed in another order.
 TOLERANCE = 2e-6
@@ -41,17 +41,7 @@ def ct(spacing_mm, shape=(20, 23, 26), storage="RAS", seed=0) -> Volume:
 
 
 def monai_input(volume: Volume, spacing_mm: float) -> np.ndarray:
-    image = MetaTensor(
-        torch.from_numpy(volume.voxels.transpose(2, 1, 0).astype(np.float32))[None],
-        affine=torch.tensor(np.asarray(volume.affine, np.float64)),
-    )
-    steps = transforms.Compose([
-        transforms.Orientation("RAS"),
-        transforms.Spacing((spacing_mm,) * 3, mode="bilinear"),
-        transforms.NormalizeIntensity(nonzero=True),
-        transforms.ScaleIntensity(-1.0, 1.0),
-    ])
-    return steps(image)[0].numpy()
+    return monai_reference.monai_input(volume, spacing_mm)[0].numpy()
 
 
 def our_input(volume: Volume, spacing_mm: float) -> np.ndarray:
