@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -13,7 +14,8 @@ class Behaviour:
     """What the server does with `content`.
 
     cuts: after how many bytes each connection ends, one after another; then none does. ranges: whether Range
-    is known, if_range: whether If-Range is. etag: None sends none. statuses: answered before anything else.
+    is known, if_range: whether If-Range is. stall_s: how long a cut connection stays open without a word.
+    etag: None sends none. statuses: answered before anything else.
     lengths: "true", "chunked" or "none". redirect: where every request is sent. requests: (path, headers).
     """
 
@@ -21,6 +23,7 @@ class Behaviour:
     cuts: list[int] = field(default_factory=list)
     ranges: bool = True
     if_range: bool = True
+    stall_s: float = 0.0
     etag: str | None = '"one"'
     modified: str | None = None
     statuses: list[int] = field(default_factory=list)
@@ -100,6 +103,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(b"\r\n0\r\n\r\n")
         else:
             self.wfile.write(sent)
+        if cut is not None and behaviour.stall_s:
+            self.wfile.flush()
+            time.sleep(behaviour.stall_s)
 
     def _head(self, status: int, **headers: str | None) -> None:
         self.send_response(status)

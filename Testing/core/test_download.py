@@ -162,6 +162,12 @@ class TestCuts:
         assert fetch(behaviour, tmp_path / "a").sha256 == SHA256
         assert starts(behaviour) == ["whole", "whole"]
 
+    def test_a_connection_that_falls_silent(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("SegMateCore.web_source.TIMEOUT_S", 0.2)
+        behaviour = Behaviour(CONTENT, cuts=[300_000], stall_s=1.0)
+        assert fetch(behaviour, tmp_path / "a").sha256 == SHA256
+        assert starts(behaviour) == ["whole", "bytes=300000-"]
+
     def test_a_busy_server_is_asked_again(self, tmp_path):
         assert fetch(Behaviour(CONTENT, statuses=[503, 429]), tmp_path / "a").sha256 == SHA256
 
