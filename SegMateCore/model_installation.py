@@ -207,10 +207,16 @@ def _converted(
     if how.progress is not None:
         how.progress("convert", 0, 1)
     made = work / f"{name}.safetensors"
-    if inputs[0].is_file():
-        convert.convert(inputs[0], made)
-    else:
-        convert.convert_folders(inputs, made, progress=how.progress, **options)
+    try:
+        if inputs[0].is_file():
+            convert.convert(inputs[0], made)
+        else:
+            convert.convert_folders(inputs, made, progress=how.progress, **options)
+    except ImportError as error:
+        raise SegMateError(
+            f"converting {name} needs PyTorch ({error}): pip install 'segmate-core[torch]', then the same"
+            " command goes on from here"
+        ) from None
     return made
 
 

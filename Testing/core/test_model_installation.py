@@ -163,6 +163,15 @@ class TestInstall:
             install(one, Installation())
         assert len(behaviour.requests) == 1
 
+    def test_without_torch(self, converted, monkeypatch):
+        def missing(*words, **options):
+            raise ModuleNotFoundError("No module named 'torch'")
+
+        monkeypatch.setattr(convert, "convert_folders", missing)
+        with FileServer(**{"a.zip": Behaviour(nnunet_zip())}) as server:
+            with pytest.raises(SegMateError, match="needs PyTorch.*segmate-core"):
+                install(entry(archive(server.url("a.zip"))), Installation())
+
     def test_a_damaged_archive_is_not_kept(self, models, converted):
         behaviour = Behaviour(b"<html>sign in</html>")
         with FileServer(**{"a.zip": behaviour}) as server:

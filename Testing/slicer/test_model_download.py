@@ -122,6 +122,14 @@ def test_an_error_is_said_and_the_next_try_is_possible(dialog, widget):
     assert widget._parameterNode.checkpoint == "demo"
 
 
+def test_torch_is_asked_for_in_the_panels_words(host):
+    from SegMateSlicerLib.panel.panel_words import in_panel
+
+    text = "x needs PyTorch: pip install 'segmate-core[torch]', then the same command goes on from here"
+    wanted = "x needs PyTorch: install PyTorch under Dependencies, then the download goes on from here"
+    assert in_panel(text) == wanted
+
+
 def test_a_process_that_dies_is_said(dialog):
     shown = dialog("import os; os.kill(os.getpid(), 9)")
     shown.accept.checked = True

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import qt
 from slicer.i18n import tr as _
 
-from SegMateSlicerLib.panel.panel_words import as_sentence
+from SegMateSlicerLib.panel.panel_words import as_sentence, in_panel
 from SegMateSlicerLib.worker.model_download import ModelDownload
 
 _LOOK_MS = 100
@@ -161,7 +161,7 @@ class DownloadDialog:
         self._timer.stop()
         self._download = None
         if download.error:
-            self._say(as_sentence(download.error), is_error=True)
+            self._say(as_sentence(in_panel(download.error)), is_error=True)
             self._allow()
             return
         self._fill(download.name)
