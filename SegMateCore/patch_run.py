@@ -70,8 +70,13 @@ class PatchRun:
         self, labels: np.ndarray, slab: range, thresholds: tuple[float, ...], progress: Progress | None
     ) -> None:
         """Write slices `slab` of labels (K, J, I) uint8 of the canonical grid. thresholds: the parts' own."""
-        laid = [self._laid(part, plan, slab) for part, plan in zip(self.checkpoint.parts, self.plans)]
-        done, total = 0, sum(one.patches for one in laid)
+        parts = self.checkpoint.parts
+        # Of several networks the chosen organs may need a few alone.
+        laid = {
+            index: self._laid(part, plan, slab)
+            for index, (part, plan) in enumerate(zip(parts, self.plans)) if part.grouping
+        }
+        done, total = 0, sum(one.patches for one in laid.values())
 
         def count(patches: int) -> None:
             nonlocal done
@@ -79,11 +84,12 @@ class PatchRun:
             report(progress, "segment", done, total)
 
         working: np.ndarray | None = None
-        for index, one in enumerate(laid):
+        preprocessing = None
+        for index, one in laid.items():
             stop_if(self.cancelled)
-            preprocessing = one.part.preprocessing
-            if working is None or preprocessing != laid[index - 1].part.preprocessing:
+            if preprocessing != one.part.preprocessing:
                 working = None  # before the next one is made
+                preprocessing = one.part.preprocessing
                 working = preprocessing.working(self.canonical, one.grid, self.cancelled)
             self._stream = PatchStream(
                 working, one.plan, self.backends[index], one.painter.box, self.options.patches_at_once,

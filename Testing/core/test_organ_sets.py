@@ -9,6 +9,7 @@ import pytest
 from conversation import Conversation
 from small_organ_sets import ALL_TO_NINE, CLASSES, write_organ_sets
 
+from SegMateCore.class_table import organ_sets_of
 from SegMateCore.cli import main
 from SegMateCore.predictor import PredictOptions, Predictor, clean_up_rules
 from SegMateCore.segmentation import Segmentation
@@ -124,6 +125,34 @@ def test_a_predictor_changes_its_set_without_opening_the_network_again(two_sets)
     assert other.checkpoint.organ_set == "all" and predictor.checkpoint.organ_set == "nine"
     opened = Predictor.from_checkpoint(two_sets, device="cpu", organ_set="all")
     assert opened.checkpoint.organs == other.checkpoint.organs
+
+
+def test_networks_that_have_none_of_the_organs_do_not_run(two_sets, noise, tmp_path, monkeypatch):
+    """Of a union, "nine" needs the first network alone: the second knows a stent and nothing else."""
+    from SegMateCore.checkpoint import Checkpoint
+
+    one = Checkpoint.read(two_sets)
+    part, classes = one.document["parts"][0], list(CLASSES)
+    parts = [["background", *classes[1:7], "a", *classes[8:]], ["background", "stent", *"bcdefghi"]]
+    sets = {name: choice.to_dict() for name, choice in organ_sets_of(*parts).items()}
+    assert sets["nine"]["grouping"][1] == {}
+    document = {
+        **one.document, "merge": "union", "organ_sets": sets, "organs": sets["nine"]["organs"],
+        "parts": [
+            {**part, "classes": names, "grouping": grouping}
+            for names, grouping in zip(parts, sets["nine"]["grouping"])
+        ],
+    }  # fmt: skip
+    path = tmp_path / "union.safetensors"
+    Checkpoint.write(path, document, [one.weights(), one.weights()])
+    predictor = Predictor.from_checkpoint(path, "cpu")
+    volume = Volume.read(noise)
+    expected = Predictor.from_checkpoint(two_sets, "cpu").predict(volume)
+    # Dividing by zero is what the second network does from now on.
+    monkeypatch.setattr(predictor.backends[1], "run", lambda *given: 1 / 0)
+    np.testing.assert_array_equal(predictor.predict(volume).labels, expected.labels)
+    with pytest.raises(ZeroDivisionError):
+        predictor.with_organ_set("all").predict(volume)
 
 
 def test_clean_up_rules_are_those_of_the_set(two_sets):
