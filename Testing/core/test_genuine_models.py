@@ -8,6 +8,7 @@ import json
 import pickle
 import random
 import shutil
+import socket
 import zipfile
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from SegMateCore.errors import SegMateError
 from SegMateCore.model_installation import Installation, import_model, install
 from SegMateCore.model_manifest import RESOURCES, Licence, ManifestEntry, Source
 from SegMateCore.models_folder import installed_models, read_record
+from SegMateCore.segmentation import Segmentation
+from SegMateCore.volume import Volume
 
 pytest.importorskip("torch")
 PLAIN = Path(__file__).parent / "nnunet_reference" / "plain.zip"
@@ -90,6 +93,24 @@ def test_nnunet_offline(archive, tmp_path, capsys):
     assert main(["download", "--import", str(tmp_path / "folder"), *words]) == 0
     mine, other = (Checkpoint.read(installed_models()[name]) for name in ("mine", "other"))
     assert mine.weights_sha256 == other.weights_sha256
+
+
+def test_predict_by_its_name_without_a_network(archive, tmp_path, ct, monkeypatch):
+    def blocked(*words, **options):
+        raise AssertionError("a socket was asked for")
+
+    given = tmp_path / "mine.zip"
+    given.write_bytes(archive)
+    import_model([given], None, {}, Installation(options={"orientation": "RAS"}))
+    for name in ("create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, blocked)
+    monkeypatch.setattr(socket.socket, "connect", blocked)
+    out = tmp_path / "out.nii.gz"
+    words = ["predict", str(ct), "-o", str(out), "--checkpoint", "mine", "--quiet", "--device", "cpu"]
+    assert main(words) == 0
+    found = Segmentation.read(out)
+    assert found.provenance["weights_sha256"] == Checkpoint.read(installed_models()["mine"]).weights_sha256
+    assert found.as_volume().same_grid(Volume.read(ct))
 
 
 @pytest.mark.parametrize(("file", "spacing_mm"), [("model.pt", 1.5), ("model_lowres.pt", 3.0)])
