@@ -163,14 +163,14 @@ def _text(metadata: BundleConfig, entry: str, default: str = "") -> str:
 
 
 def _weights(path: Path, options: SegResNetOptions) -> dict[str, np.ndarray]:
-    """The arrays of the network with these options, exactly. Raises SegMateError."""
-    import torch
-
+    """The arrays of the network with these options, exactly. Raises SegMateError, also without torch."""
     if not path.is_file():
         raise SegMateError(
             f"no {path}: the bundle's weights are downloaded apart; its large_files.yml says from where"
         )
     content = load_torch_file(path)
+    import torch
+
     with torch.device("meta"):
         network = create_model("segresnet", **options.to_dict())
     expected = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}

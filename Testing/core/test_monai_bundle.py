@@ -6,12 +6,15 @@ import copy
 import json
 import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from command import ROOT  # noqa: E402
 from small_bundle import CLASSES, OPTIONS, inference_config, metadata, network, write_bundle  # noqa: E402
 
 from SegMateCore.checkpoint import Checkpoint  # noqa: E402
@@ -356,3 +359,16 @@ def test_segmate_convert_takes_the_folder(tmp_path, capsys):
     assert Checkpoint.read(out).weights_sha256 == read_bundle(folder, False).weights_sha256
     assert main(["convert", str(folder), str(out), "--folds", "0"]) == 2
     assert "--folds is not for" in capsys.readouterr().err
+
+
+def test_without_torch_it_says_what_to_install(tmp_path):
+    folder = write_bundle(tmp_path)
+    code = (
+        "import sys; sys.modules.update(torch=None)\n"
+        "from SegMateCore.monai_bundle import read_bundle\n"
+        "from SegMateCore.errors import SegMateError\n"
+        "try: read_bundle(sys.argv[1])\n"
+        "except SegMateError as error: print(error)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, folder], cwd=ROOT, capture_output=True, text=True)
+    assert "segmate-core[torch]" in run.stdout, run.stderr
