@@ -110,7 +110,8 @@ class PatchStream:
             stop_if(self.cancelled)
             piece = starts[first : first + self.at_once]
             try:
-                done.append(self.backend.run(self._patches(piece), self.plan.mirror_axes))
+                values = self.backend.run(self._patches(piece), self.plan.mirror_axes, self.cancelled)
+                done.append(values)
                 first += len(piece)
             except OutOfMemory as error:
                 device = self.backend.device
@@ -132,8 +133,7 @@ class PatchStream:
         return patches
 
     def _add(self, starts: list[tuple[int, int, int]], values: np.ndarray) -> None:
-        """Weighted values (B, channels, d0, d1, d2) onto the open planes, in place."""
-        values *= self._weights
+        """Values (B, channels, d0, d1, d2), weighted, onto the open planes."""
         shape = [box.stop - box.start for box in self._box[1:]]
         for start, patch in zip(starts, values):
             inside = [_overlap(s, size, box) for s, size, box in zip(start, self.plan.size, self._box)]
@@ -144,8 +144,10 @@ class PatchStream:
                         np.zeros((len(patch), *shape), np.float32), np.zeros(shape, np.float32)
                     )
                 total, weights = self._open[plane]
-                total[:, there_1, there_2] += patch[:, depth, here_1, here_2]
-                weights[there_1, there_2] += self._weights[depth, here_1, here_2]
+                importance = self._weights[depth, here_1, here_2]
+                # Plane by plane the products stay in the cache.
+                total[:, there_1, there_2] += patch[:, depth, here_1, here_2] * importance
+                weights[there_1, there_2] += importance
 
 
 def patch_positions(plan: PatchPlan, shape: tuple[int, int, int], box: Box) -> list[tuple[int, int, int]]:

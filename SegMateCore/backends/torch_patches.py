@@ -24,6 +24,7 @@ from SegMateCore.backends.torch_backend import (
     require_torch,
     torch_device,
 )
+from SegMateCore.cancelling import IsCancelled, until_cancelled
 from SegMateCore.checkpoint import Checkpoint, Part
 from SegMateCore.errors import SegMateError
 
@@ -83,17 +84,20 @@ class TorchPatches:
 
         return cls(networks, head, channels, device, chosen, reopen)
 
-    def run(self, patches: np.ndarray, mirror_axes: tuple[int, ...] = ()) -> np.ndarray:
+    def run(
+        self, patches: np.ndarray, mirror_axes: tuple[int, ...] = (), cancelled: IsCancelled = None
+    ) -> np.ndarray:
         """(B, channels, d0, d1, d2) float32 of patches (B, 1, d0, d1, d2) float32, which may be changed then.
 
-        mirror_axes: of 0, 1, 2; the mean over all combinations of mirrorings is given. Raises OutOfMemory.
+        mirror_axes: of 0, 1, 2; the mean over all combinations of mirrorings is given. Raises OutOfMemory,
+        and Cancelled before the next fold or mirroring when `cancelled()` turned true.
         """
         import torch
 
         with out_of_memory_told(), torch.inference_mode():
             batch = on_device(torch.from_numpy(patches), self.device)
             batch = batch.to(getattr(torch, TYPES[self.precision]))
-            found = [_mirrored_mean(network, batch, mirror_axes) for network in self.networks]
+            found = [_mirrored_mean(network, batch, mirror_axes, cancelled) for network in self.networks]
             if self.head is None:
                 mean = found[0]
                 for other in found[1:]:
@@ -163,12 +167,12 @@ def _joined_head(layers: list) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(weights, axis=1) / count, sum(biases[1:], biases[0]) / count
 
 
-def _mirrored_mean(network, batch, mirror_axes: tuple[int, ...]):
+def _mirrored_mean(network, batch, mirror_axes: tuple[int, ...], cancelled: IsCancelled):
     """The mean (B, C, d0, d1, d2) float32 of a network's outputs over all mirrorings of its input."""
     dims = [axis + 2 for axis in mirror_axes]
     choices = [chosen for count in range(len(dims) + 1) for chosen in combinations(dims, count)]
     total = None
-    for chosen in choices:
+    for chosen in until_cancelled(choices, cancelled):
         output = network(batch.flip(chosen) if chosen else batch).float()
         output = output.flip(chosen) if chosen else output
         if total is None:

@@ -130,6 +130,40 @@ def test_a_patch_of_the_volumes_size_is_the_plain_network(head, width):
     assert np.abs(stream_logits(checkpoint, image) - network(checkpoint)(image)).max() < 1e-5
 
 
+SMALL_NETWORKS = {
+    "nnunet_plain": {
+        "features": [4, 8], "kernels": [[3, 3, 3]] * 2, "strides": [[1, 1, 1], [2, 2, 2]],
+        "encoder_blocks": [1, 1], "decoder_convs": [1],
+    },
+    "nnunet_residual": {
+        "features": [4, 8], "kernels": [[3, 3, 3]] * 2, "strides": [[1, 1, 1], [1, 2, 2]],
+        "encoder_blocks": [1, 1], "decoder_convs": [1],
+    },
+    "segresnet": {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]},
+}
+
+
+@pytest.mark.parametrize("name", SMALL_NETWORKS)
+def test_real_networks_lose_their_last_layer_and_nothing_else(name):
+    import torch
+
+    from SegMateCore.models import create_model
+
+    part = tiny_part({"liver": [1]}, (8, 8, 8), count=12, folds=1)
+    part["model"] = {"name": name, "options": {**SMALL_NETWORKS[name], "out_channels": 12}}
+    torch.manual_seed(0)
+    model = create_model(name, **part["model"]["options"]).eval()
+    weights = {key: value.numpy() for key, value in model.state_dict().items()}
+    document = {"organs": organ_rows("liver"), "parts": [part]}
+    checkpoint = Checkpoint.in_memory(document, [weights])
+    backend = TorchPatches.open(checkpoint, 0, "cpu", "fp32", None)
+    assert backend.channels == (8 if name == "segresnet" else 4)
+    image = np.random.default_rng(2).normal(size=(8, 8, 8)).astype(np.float32)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(image)[None, None])[0].numpy()
+    assert np.abs(stream_logits(checkpoint, image) - expected).max() < 1e-5
+
+
 @pytest.mark.parametrize("width", [1, 3])
 def test_folds_are_averaged(width):
     """With three features of each of two folds there are more features than the four classes."""
@@ -338,6 +372,17 @@ def test_outside_of_the_crop_is_nothing():
     assert not found.any()
 
 
+def test_a_region_outside_of_the_crop_is_empty():
+    voxels = np.zeros((60, 8, 8), np.int16)
+    voxels[40:] = smooth_ct((20, 8, 8), 1)
+    part = tiny_part(GROUPING, (4, 4, 4), preprocessing={"crop": "nonzero"})
+    region = BoxRegion(np.diag([0.1, 0.1, 0.2, 1.0]))  # |z| <= 5
+    found = Predictor.from_checkpoint(tiny_checkpoint(part), "cpu").predict(
+        Volume(voxels, np.eye(4)), region=region
+    )
+    assert not found.labels.any()
+
+
 def test_a_later_part_of_a_union_overwrites():
     parts = [tiny_part({"liver": [1, 2]}, (6, 6, 6)), tiny_part({"spleen": [2, 3]}, (5, 7, 6))]
     weights = [tiny_weights(seed) for seed in (1, 2)]
@@ -400,11 +445,11 @@ class Cramped:
         self.name, self.version, self.precision = inside.name, inside.version, inside.precision
         self.calls: list[int] = []
 
-    def run(self, patches, mirror_axes):
+    def run(self, patches, mirror_axes, cancelled):
         self.calls.append(len(patches))
         if len(patches) > self.capacity:
             raise OutOfMemory("too many")
-        return self.inside.run(patches, mirror_axes)
+        return self.inside.run(patches, mirror_axes, cancelled)
 
     def logits(self, values):
         return self.inside.logits(values)
@@ -439,6 +484,18 @@ def test_cancel_stops_between_two_patches(device):
     with pytest.raises(Cancelled):
         Predictor(checkpoint, [backend]).predict(volume(), cancelled=lambda: len(backend.calls) >= 2)
     assert len(backend.calls) in (2, 3)
+
+
+def test_cancel_stops_between_two_mirrorings_and_folds():
+    part = tiny_part(GROUPING, folds=2, patches={"mirror_axes": [0, 1]})
+    backend = TorchPatches.open(tiny_checkpoint(part), 0, "cpu", "fp32", None)
+    asked = []
+    patches = np.zeros((1, 1, 8, 8, 8), np.float32)
+    backend.run(patches, (0, 1), lambda: asked.append(1))
+    assert len(asked) == 8
+    with pytest.raises(Cancelled):
+        backend.run(patches, (0, 1), lambda: asked.append(1) or len(asked) > 10)
+    assert len(asked) == 11
 
 
 def test_options_change_overlap_and_mirroring():
