@@ -84,9 +84,9 @@ def is_finite(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def is_count(value: object) -> bool:
-    """Whether a JSON value is a whole number from 1."""
-    return type(value) is int and value >= 1
+def is_count(value: object, largest: float = math.inf) -> bool:
+    """Whether a JSON value is a whole number from 1 to `largest`."""
+    return type(value) is int and 1 <= value <= largest
 
 
 def short(value: object) -> str:

@@ -13,9 +13,11 @@ from math import prod
 from SegMateCore.errors import SegMateError
 from SegMateCore.json_entries import Entries, is_count, is_finite, short
 from SegMateCore.nnunet_architecture import network_of
+from SegMateCore.normalisation import Normalisation
 
 _PREPROCESSOR, _LABEL_MANAGER = "DefaultPreprocessor", "LabelManager"
 _DEFAULT_RESAMPLING = "resample_data_or_seg_to_shape"
+_LARGEST_SIDE = 2048
 _ORDERS = {"data": 3, "probabilities": 1}
 # nnU-Net's: half a patch between patches, a Gaussian of an eighth of it, zeros around small volumes.
 _PATCHES = {"overlap": 0.5, "steps": "spread", "sigma": 0.125, "padding": "zero"}
@@ -41,7 +43,8 @@ def planned_part(plans: Entries, name: str, channels: int) -> PlannedPart:
     """The configuration `name` with a network of `channels` outputs. Raises SegMateError."""
     configuration = resolved_configuration(plans, name)
     _check_supported(plans, configuration, name)
-    size = configuration.triple("patch_size", "whole numbers of voxels from 1", is_count)
+    sizes = f"whole numbers of voxels from 1 to {_LARGEST_SIDE}"
+    size = configuration.triple("patch_size", sizes, lambda side: is_count(side, _LARGEST_SIDE))
     network, options = network_of(configuration, channels)
     _check_divisible(configuration, size, options["strides"])
     axes = plans.triple("transpose_forward", "axes, 0, 1 and 2 in any order", lambda axis: type(axis) is int)
@@ -154,4 +157,8 @@ def _normalisation(plans: Entries, configuration: Entries) -> dict:
     key = key if key in plans.values else "foreground_intensity_properties_by_modality"
     values = plans.table(key).table("0")
     numbers = {"low": "percentile_00_5", "high": "percentile_99_5", "mean": "mean", "std": "std"}
-    return {"kind": "ct", **{name: values.number(entry) for name, entry in numbers.items()}}
+    made = {"kind": "ct", **{name: values.number(entry) for name, entry in numbers.items()}}
+    try:
+        return Normalisation.from_dict(made).to_dict()
+    except SegMateError as error:
+        raise SegMateError(f"{values.where}: {error}") from None

@@ -14,6 +14,11 @@ from ..errors import SegMateError
 
 NORMS = ("instance", "batch")
 NONLINEARITIES = ("leaky_relu", "relu")
+# Far above every network in use; without it a mistyped file would have this machine build forever.
+LARGEST = {
+    "out_channels": 65_536, "features": 65_536, "stem_channels": 65_536, "encoder_blocks": 100,
+    "decoder_convs": 100, "kernels": 63, "strides": 64,
+}  # fmt: skip
 SIX_WIDTHS = (32, 64, 128, 256, 320, 320)
 SIX_STRIDES = ((1, 1, 1), *((2, 2, 2),) * 5)
 
@@ -45,8 +50,7 @@ class PlainUNetOptions:
     nonlin_first: bool = False
 
     def __post_init__(self) -> None:
-        if not _is_count(self.out_channels):
-            raise SegMateError(f"out_channels={self.out_channels!r}: expected a whole number from 1.")
+        _check_count("out_channels", self.out_channels)
         for name in ("features", "encoder_blocks", "decoder_convs"):
             object.__setattr__(self, name, _counts(name, getattr(self, name)))
         for name in ("kernels", "strides"):
@@ -109,24 +113,26 @@ class ResidualUNetOptions(PlainUNetOptions):
         super().__post_init__()
         if self.nonlin_first:
             raise SegMateError("nonlin_first=True: the residual encoder has the norm first; leave it out.")
-        if self.stem_channels is not None and not _is_count(self.stem_channels):
-            raise SegMateError(
-                f"stem_channels={self.stem_channels!r}: expected a whole number from 1, or None."
-            )
+        if self.stem_channels is not None:
+            _check_count("stem_channels", self.stem_channels)
 
 
 def _counts(name: str, given: object) -> tuple[int, ...]:
     counts = tuple(given) if isinstance(given, (list, tuple)) else ()
-    if not counts or not all(_is_count(count) for count in counts):
+    if not counts:
         raise SegMateError(f"{name}={given!r}: expected a list of whole numbers from 1, one per stage.")
+    for count in counts:
+        _check_count(name, count)
     return counts
 
 
 def _triples(name: str, given: object) -> tuple[tuple[int, ...], ...]:
     rows = given if isinstance(given, (list, tuple)) else ()
     triples = tuple(tuple(row) if isinstance(row, (list, tuple)) else () for row in rows)
-    if not triples or not all(len(row) == 3 and all(map(_is_count, row)) for row in triples):
+    if not triples or not all(len(row) == 3 for row in triples):
         raise SegMateError(f"{name}={given!r}: expected three whole numbers from 1 for each stage.")
+    for size in (size for row in triples for size in row):
+        _check_count(name, size)
     return triples
 
 
@@ -135,8 +141,9 @@ def _lists(value: object) -> object:
     return [_lists(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def _check_count(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST[name]:
+        raise SegMateError(f"{name} has {value!r}: expected a whole number from 1 to {LARGEST[name]}.")
 
 
 def _is_number(value: object) -> bool:
