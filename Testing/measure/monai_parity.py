@@ -15,7 +15,6 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 from importlib import resources
 from pathlib import Path
 
@@ -111,9 +110,7 @@ def compared(
 ) -> dict:
     """One row of the figures."""
     patch = checkpoint.parts[0].patches.size[0]
-    started = time.perf_counter()
     expected = monai_logits(weights, options, volume, spacing_mm, patch)
-    their_seconds = time.perf_counter() - started
     apart, classes = 0.0, np.zeros(expected.shape[1:], np.uint8)
     stream = open_stream(checkpoint, volume)
     try:
@@ -123,10 +120,8 @@ def compared(
         patches = len(stream.positions)
     finally:
         stream.close()
-    started = time.perf_counter()
     predictor = Predictor.from_checkpoint(checkpoint, "cpu", precision="fp32")
     ours = predictor.predict(volume).labels
-    our_seconds = time.perf_counter() - started
     return {
         "shape_kji": list(volume.shape),
         "spacing_mm": [round(float(mm), 6) for mm in volume.spacing_mm],
@@ -137,7 +132,6 @@ def compared(
         "deviation_of_logits": float(expected.std()),
         "network_grid": summary(dice_per_label(classes, expected.argmax(0).numpy().astype(np.uint8))),
         "own_grid": summary(dice_per_label(ours, on_native_grid(expected, volume))),
-        "seconds": {"monai_without_way_back": round(their_seconds, 1), "predict": round(our_seconds, 1)},
     }
 
 
