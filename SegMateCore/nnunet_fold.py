@@ -1,8 +1,8 @@
 """The trained folds of an nnU-Net model folder: which there are, and what their checkpoints hold.
 
-Takes the folder, gives Folds: paths of fold_N/checkpoint_final.pth, read by torch_archive without unpickling.
-Beside the weights a checkpoint says which configuration it was trained for, by which trainer, for how many
-epochs, and over which axes of its patches mirroring was learnt.
+Takes the folder, gives paths of fold_N/checkpoint_final.pth, and FoldRecords of those that are open. Beside
+its weights a checkpoint says which configuration it was trained for, by which trainer, for how many epochs,
+and over which axes of its patches mirroring was learnt.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from SegMateCore.errors import SegMateError
-from SegMateCore.nnunet_weights import checked_weights, network_weights
+from SegMateCore.nnunet_weights import network_weights
 from SegMateCore.torch_archive import TorchArchive
 
 CHECKPOINT_NAME = "checkpoint_final.pth"
@@ -60,11 +60,9 @@ def fold_paths(folder: Path, wanted: Sequence[str] | None, name: str = CHECKPOIN
     return {fold: there[fold] for fold in wanted}
 
 
-def read_record(fold: str, path: Path) -> FoldRecord:
+def record_of(fold: str, archive: TorchArchive) -> FoldRecord:
     """What the checkpoint says about itself. Raises SegMateError."""
-    with TorchArchive(path) as archive:
-        names = network_weights(archive)
-        content = archive.content
+    names, content = network_weights(archive), archive.content
     arguments = content.get("init_args")
     configuration = arguments.get("configuration") if isinstance(arguments, dict) else None
     trainer, epochs, best = (content.get(key) for key in ("trainer_name", "current_epoch", "_best_ema"))
@@ -72,17 +70,11 @@ def read_record(fold: str, path: Path) -> FoldRecord:
         fold,
         trainer if isinstance(trainer, str) else "unknown",
         configuration if isinstance(configuration, str) else None,
-        _mirror_axes(content.get("inference_allowed_mirroring_axes"), path),
+        _mirror_axes(content.get("inference_allowed_mirroring_axes"), archive.path),
         epochs if type(epochs) is int else None,
         float(best) if isinstance(best, (int, float)) and np.isfinite(best) else None,
         any(name.endswith(".norm.running_mean") for name in names),
     )
-
-
-def read_weights(path: Path, network: tuple[str, dict]) -> dict[str, np.ndarray]:
-    """The weights of the network (name, options), each once. Raises SegMateError where they do not fit."""
-    with TorchArchive(path) as archive:
-        return checked_weights(archive, network_weights(archive), network)
 
 
 def _mirror_axes(given: object, path: Path) -> tuple[int, ...]:

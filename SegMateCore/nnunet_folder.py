@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.class_table import organ_sets_of
 from SegMateCore.errors import SegMateError
 from SegMateCore.json_entries import Entries, read_json
-from SegMateCore.nnunet_fold import CHECKPOINT_NAME, FoldRecord, fold_paths, read_record, read_weights
+from SegMateCore.nnunet_fold import CHECKPOINT_NAME, FoldRecord, fold_paths, record_of
 from SegMateCore.nnunet_labels import Channels, channels_of
 from SegMateCore.nnunet_plans import PlannedPart, known_orientation, planned_part
+from SegMateCore.nnunet_weights import read_weights
+from SegMateCore.torch_archive import TorchArchive
 
 PLANS, DATASET = "plans.json", "dataset.json"
 _REMEDY = (
@@ -64,7 +67,7 @@ class _Model:
     orientation: str
     channels: Channels
     part: PlannedPart
-    folds: tuple[tuple[FoldRecord, Path], ...]
+    folds: tuple[tuple[FoldRecord, TorchArchive], ...]
 
     @property
     def name(self) -> str:
@@ -93,20 +96,22 @@ def read_nnunet_folders(
     models in a data set's folder. folds: "0", "1", "all"; None: the cross-validation's. Raises SegMateError.
     """
     choice = _Choice(orientation, configuration, folds, checkpoint_name)
-    models = [_read_model(_only_model(Path(folder), configuration), choice) for folder in folders]
-    document = _document(models)
-    total, done = sum(len(model.folds) for model in models), 0
-    weights = []
-    for model in models:
-        read: dict[str, np.ndarray] = {}
-        for index, (_, path) in enumerate(model.folds):
-            prefix = f"fold{index}." if len(model.folds) > 1 else ""
-            fold = read_weights(path, (model.part.network, model.part.options))
-            read.update({prefix + key: array for key, array in fold.items()})
-            done += 1
-            if progress is not None:
-                progress("import", done, total)
-        weights.append(read)
+    # Each checkpoint is opened once: its log of thousands of epochs takes seconds to read.
+    with ExitStack() as opened:
+        models = [_read_model(_only_model(Path(folder), configuration), choice, opened) for folder in folders]
+        document = _document(models)
+        total, done = sum(len(model.folds) for model in models), 0
+        weights = []
+        for model in models:
+            read: dict[str, np.ndarray] = {}
+            for index, (_, archive) in enumerate(model.folds):
+                prefix = f"fold{index}." if len(model.folds) > 1 else ""
+                fold = read_weights(archive, (model.part.network, model.part.options))
+                read.update({prefix + key: array for key, array in fold.items()})
+                done += 1
+                if progress is not None:
+                    progress("import", done, total)
+            weights.append(read)
     return Checkpoint.in_memory(document, weights)
 
 
@@ -133,11 +138,13 @@ def _only_model(folder: Path, configuration: str | None) -> Path:
     return found[0]
 
 
-def _read_model(folder: Path, choice: _Choice) -> _Model:
+def _read_model(folder: Path, choice: _Choice, opened: ExitStack) -> _Model:
+    """The checkpoints stay open as long as `opened`."""
     plans, dataset = read_json(folder / PLANS, _REMEDY), read_json(folder / DATASET, _REMEDY)
     channels = channels_of(dataset)
     paths = fold_paths(folder, choice.folds, choice.checkpoint_name)
-    records = [read_record(fold, path) for fold, path in paths.items()]
+    archives = [opened.enter_context(TorchArchive(path)) for path in paths.values()]
+    records = [record_of(fold, archive) for fold, archive in zip(paths, archives)]
     for record in records[1:]:
         if _training_of(record) != _training_of(records[0]):
             raise SegMateError(
@@ -149,7 +156,7 @@ def _read_model(folder: Path, choice: _Choice) -> _Model:
     if records[0].batch_norm:
         part.options["norm"] = "batch"
     orientation = _orientation(plans, folder, choice.orientation)
-    folds = tuple(zip(records, paths.values()))
+    folds = tuple(zip(records, archives))
     return _Model(folder, plans, dataset, configuration, orientation, channels, part, folds)
 
 
@@ -250,7 +257,7 @@ def _training(model: _Model) -> dict:
         "trainer": records[0].trainer,
         "configuration": model.configuration,
         "folds": [record.fold for record in records],
-        "checkpoint": model.folds[0][1].name,
+        "checkpoint": model.folds[0][1].path.name,
         "epochs": [record.epochs for record in records],
         "best_mean_dice": [record.best for record in records],
     }

@@ -37,13 +37,12 @@ def network_weights(archive: TorchArchive) -> dict[str, list[tuple[str, StoredTe
     return found
 
 
-def checked_weights(
-    archive: TorchArchive, found: Mapping[str, list[tuple[str, StoredTensor]]], network: tuple[str, dict]
-) -> dict[str, np.ndarray]:
+def read_weights(archive: TorchArchive, network: tuple[str, dict]) -> dict[str, np.ndarray]:
     """One array for each weight of the network (name, options).
 
     Raises SegMateError: weights that are missing, too many or of another shape, copies that differ.
     """
+    found = network_weights(archive)
     shapes = {name: copies[0][1].shape for name, copies in found.items()}
     _check_fits(archive, shapes, *network)
     return {name: _single(archive, copies) for name, copies in found.items()}
