@@ -47,7 +47,7 @@ def test_what_is_written_is_read_back(tmp_path):
 
 def test_files_without_news_stay_version_1():
     slices = {
-        "model": {"name": "any", "options": {}},
+        "model": {"name": "unet_resnet10t", "options": {"organs": 1}},
         "preprocessing": {"window_hu": [-1000, 400], "scale": [0, 1]},
     }
     made = Checkpoint.in_memory({"organs": organ_rows("liver"), "parts": [slices]}, [{"w": np.zeros(1)}])
