@@ -16,7 +16,6 @@ import numpy as np
 
 from SegMateCore.checkpoint_document import (
     FORMAT,
-    FORMAT_VERSION,
     METADATA_KEY,
     complete_document,
     document_text,
@@ -25,6 +24,9 @@ from SegMateCore.checkpoint_document import (
 from SegMateCore.errors import SegMateError
 from SegMateCore.onnx_metadata import read_onnx_metadata
 from SegMateCore.organs import OrganSet
+from SegMateCore.patch_plan import PatchPlan
+from SegMateCore.patch_preprocessing import PatchPreprocessing
+from SegMateCore.patches_document import current_organ_set, needed_version
 from SegMateCore.preprocessing import Preprocessing
 from SegMateCore.weights_file import WeightsFile, WeightsInMemory, check_arrays, weights_hash, write_weights
 
@@ -35,25 +37,32 @@ SUFFIXES = (".safetensors", ".onnx", ".pth", ".pt")
 class Part:
     """One network of a checkpoint and what belongs to it.
 
-    model_options: keyword arguments of create_model. threshold: a probability, or one per organ.
-    grouping: None; reserved for families whose channels are not the organs. notes: sentences that every
-    result must carry as warnings.
+    model_options: keyword arguments of create_model. threshold: a probability, or one per organ. notes:
+    sentences that every result must carry as warnings. strategy: "slices" (a 2.5D network, whose channels are
+    the organs) or "patches" (a 3D one). Of patches alone: classes: names of the channels; grouping: organ ->
+    its channels; folds: networks whose logits are averaged; patches: where they lie.
     """
 
     model_name: str
     model_options: dict
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | PatchPreprocessing
     activation: str
     threshold: float | tuple[float, ...]
-    grouping: None
+    grouping: dict[str, tuple[int, ...]] | None
     notes: tuple[str, ...] = ()
+    strategy: str = "slices"
+    folds: int = 1
+    classes: tuple[str, ...] = ()
+    patches: PatchPlan | None = None
 
 
 class Checkpoint:
     """A value: nothing in it changes after it is made, so threads may share it.
 
-    organs: OrganSet, channel c of every part is organ c. parts: tuple of Part. path: the file, None in
-    memory. weights_sha256: identifies the trained weights, whatever the rest of the document says.
+    organs: OrganSet; with strategy "slices" channel c of every part is organ c. parts: tuple of Part. path:
+    the file, None in memory. weights_sha256: identifies the trained weights, whatever the rest of the
+    document says. organ_set_names: what with_organ_set takes, () where there is no choice; organ_set: the
+    current one.
     """
 
     def __init__(
@@ -69,6 +78,8 @@ class Checkpoint:
         try:
             self.organs = OrganSet.from_list(self._document["organs"])
             self.parts = tuple(_part(entry) for entry in self._document["parts"])
+            for entry in self._document["organ_sets"].values():
+                OrganSet.from_list(entry["organs"])
         except SegMateError as error:
             raise SegMateError(f"{source}: {error}") from None
         except (KeyError, TypeError, ValueError) as error:
@@ -110,7 +121,7 @@ class Checkpoint:
         document = {
             **document,
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": needed_version(document),
             "weights_sha256": weights_hash(made.items(made.keys)),
         }
         return cls(document, made, path, str(path or "the new checkpoint"))
@@ -122,7 +133,8 @@ class Checkpoint:
         """Writes a .safetensors, whole or not at all, and gives it back as read.
 
         document: as in docs/checkpoint.md; "format", "format_version" and "weights_sha256" are set here.
-        weights: one dictionary key -> array per part; float16 stays float16. Raises SegMateError.
+        weights: one dictionary key -> array per part, the keys of several folds beginning with "fold0." and
+        so on; float16 stays float16. Raises SegMateError.
         """
         path = Path(path)
         if path.suffix.lower() != ".safetensors":
@@ -136,9 +148,43 @@ class Checkpoint:
         """A copy of the whole document, defaults filled in."""
         return copy.deepcopy(self._document)
 
-    def weights(self, part: int = 0) -> dict[str, np.ndarray]:
+    @property
+    def organ_set_names(self) -> tuple[str, ...]:
+        return tuple(self._document["organ_sets"])
+
+    @property
+    def organ_set(self) -> str | None:
+        return current_organ_set(self._document)
+
+    def with_organ_set(self, name: str) -> Checkpoint:
+        """The same networks with another choice of organs; weights and their hash stay.
+
+        Raises SegMateError that lists the names.
+        """
+        if name not in self.organ_set_names:
+            known = ", ".join(self.organ_set_names) or f"its {len(self.organs)} organs alone"
+            raise SegMateError(f"{self.source} has no organ set {name!r}, expected: {known}")
+        document = self.document
+        chosen = copy.deepcopy(document["organ_sets"][name])
+        document["organs"] = chosen["organs"]
+        for part, grouping in zip(document["parts"], chosen["grouping"]):
+            part["grouping"] = grouping
+        other = Checkpoint(document, self._weights, self.path, self.source)
+        other._weights_verified = self._weights_verified
+        return other
+
+    def require_slices(self, purpose: str) -> None:
+        """Raise SegMateError where a part is a 3D network, for which `purpose` is not to be had."""
+        for part in self.parts:
+            if part.strategy != "slices":
+                raise SegMateError(
+                    f"{purpose} is for 2.5D networks, {self.source} holds the 3D network {part.model_name!r}"
+                )
+
+    def weights(self, part: int = 0, fold: int | None = None) -> dict[str, np.ndarray]:
         """Key -> array of one part, stored dtypes kept (float16 stays).
 
+        fold: of a part with several, of which None gives all, their keys beginning with "fold0." and so on.
         The first call verifies the hash of all parts. Raises SegMateError for a .onnx, whose weights are in
         its graph, and where the hash does not agree.
         """
@@ -155,6 +201,8 @@ class Checkpoint:
                 )
             self._weights_verified = True
         prefix = f"part{part}."
+        if fold is not None and self.parts[part].folds > 1:
+            prefix += f"fold{fold}."
         keys = [key for key in self._weights.keys if key.startswith(prefix)]
         return {key[len(prefix) :]: array for key, array in self._weights.items(keys)}
 
@@ -166,18 +214,34 @@ class Checkpoint:
                 f"{self.source}: the tensors belong to {', '.join(sorted(found)) or 'nothing'}, "
                 f"the document describes {', '.join(sorted(expected))}"
             )
+        for index, part in enumerate(self.parts):
+            if part.folds == 1:
+                continue
+            found = {key.split(".")[1] for key in keys if key.startswith(f"part{index}.")}
+            if found != {f"fold{fold}" for fold in range(part.folds)}:
+                raise SegMateError(
+                    f"{self.source}: the tensors of part {index} belong to {', '.join(sorted(found))}, the"
+                    f" document describes {part.folds} folds from fold0 on"
+                )
 
 
 def _part(entry: dict) -> Part:
     threshold = entry["threshold"]
+    in_patches = entry["strategy"] == "patches"
+    kind = PatchPreprocessing if in_patches else Preprocessing
+    grouping = entry["grouping"]
     return Part(
         entry["model"]["name"],
         dict(entry["model"]["options"]),
-        Preprocessing.from_dict(entry["preprocessing"]),
+        kind.from_dict(entry["preprocessing"]),
         entry["activation"],
         tuple(threshold) if isinstance(threshold, list) else float(threshold),
-        entry["grouping"],
+        None if grouping is None else {organ: tuple(channels) for organ, channels in grouping.items()},
         tuple(entry["notes"]),
+        entry["strategy"],
+        entry["folds"],
+        tuple(entry["classes"]) if in_patches else (),
+        PatchPlan.from_dict(entry["patches"]) if in_patches else None,
     )
 
 

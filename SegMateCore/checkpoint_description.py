@@ -27,6 +27,9 @@ def describe(checkpoint: Checkpoint) -> str:
     rows.append(("file", f"{checkpoint.source} ({'ONNX Runtime' if checkpoint.is_onnx else 'torch'})"))
     organs = [f"{organ.label} {organ.name}" for organ in checkpoint.organs]
     rows.append(("organs", ", ".join(organs)))
+    for name, entry in document["organ_sets"].items():
+        chosen = ", unless another is asked for" if name == checkpoint.organ_set else ""
+        rows.append(("organ set", f"{name}: {_counted(len(entry['organs']), 'organ')}{chosen}"))
     if document["merge"] != "single":
         rows.append(("merge", f"{document['merge']} of {len(checkpoint.parts)} networks"))
     for index, (part, entry) in enumerate(zip(checkpoint.parts, document["parts"])):
@@ -51,12 +54,16 @@ def describe_json(checkpoint: Checkpoint) -> str:
 
 
 def _part_rows(part: Part) -> list[tuple[str, str]]:
+    return _patch_rows(part) if part.strategy == "patches" else _slice_rows(part)
+
+
+def _slice_rows(part: Part) -> list[tuple[str, str]]:
     preprocessing = part.preprocessing
     spacing = preprocessing.spacing_mm
     low, high = preprocessing.window_hu
     rows = [
         ("network", part.model_name),
-        ("options", ", ".join(f"{key}={value}" for key, value in part.model_options.items())),
+        ("options", _inline(part.model_options)),
         ("spacing", " x ".join(f"{mm:g}" for mm in spacing) + " mm" if spacing else "the CT's own"),
         ("window", f"{low:g} to {high:g} HU"),
         ("context", f"{preprocessing.context} slices"),
@@ -65,6 +72,32 @@ def _part_rows(part: Part) -> list[tuple[str, str]]:
     if preprocessing.z_position:
         rows.append(("z position", preprocessing.z_position))
     return [row for row in rows if row[1]]
+
+
+def _patch_rows(part: Part) -> list[tuple[str, str]]:
+    preprocessing, plan = part.preprocessing.to_dict(), part.patches.to_dict()
+    normalisation, spacing = preprocessing.pop("normalisation"), preprocessing.pop("spacing_mm")
+    size = " x ".join(str(count) for count in plan.pop("size"))
+    said = {key: value for key, value in preprocessing.items() if value is not None}
+    rows = [
+        ("network", part.model_name),
+        ("folds", str(part.folds) if part.folds > 1 else ""),
+        ("options", _brief(_inline(part.model_options))),
+        ("spacing", " x ".join(f"{mm:g}" for mm in spacing) + " mm" if spacing else "the CT's own"),
+        ("voxels", _inline(said)),
+        ("intensities", _inline(normalisation)),
+        ("patches", f"{size} voxels, {_inline(plan)}"),
+        ("channels", f"{len(part.classes)}, {part.activation}"),
+    ]
+    return [row for row in rows if row[1]]
+
+
+def _inline(values: dict) -> str:
+    return ", ".join(f"{key}={value}" for key, value in values.items())
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _as_tuple(threshold: float | tuple[float, ...]) -> tuple[float, ...]:

@@ -13,18 +13,27 @@ import re
 
 from SegMateCore.errors import SegMateError
 from SegMateCore.models import model_options
+from SegMateCore.patches_document import (
+    STRATEGIES,
+    check_every_organ_grouped,
+    check_merge_of_strategies,
+    check_organ_sets,
+    complete_patches,
+    needed_version,
+    organ_names,
+)
 
 FORMAT = "segmate-checkpoint"
-FORMAT_VERSION = 1
+# Files that use nothing of version 2 are written as version 1, which older versions of this package read.
+FORMAT_VERSION = 2
 METADATA_KEY = "segmate"
 DEFAULT_CONTEXT = 3
-MERGES = ("single", "ensemble")
+MERGES = ("single", "ensemble", "union")
 ACTIVATIONS = ("sigmoid",)
 # What the graph of a .onnx computes in; the user of a .safetensors chooses.
 PRECISIONS = ("fp32", "fp16", "int8")
 # Part of the format's vocabulary, so that a file which uses them is told apart from a misspelt one.
 PLANNED_MERGES = ("cascade",)
-PLANNED_ACTIVATIONS = ("softmax",)
 
 _DEFAULTS = {
     "name": "unnamed",
@@ -33,11 +42,19 @@ _DEFAULTS = {
     "merge": "single",
     "clean_up": None,
     "precision": None,
+    "organ_sets": {},
     "training": {},
     "metrics": {},
     "licences": [],
 }
-_PART_DEFAULTS = {"activation": "sigmoid", "threshold": 0.5, "grouping": None, "notes": []}
+_PART_DEFAULTS = {
+    "strategy": "slices",
+    "folds": 1,
+    "activation": "sigmoid",
+    "threshold": 0.5,
+    "grouping": None,
+    "notes": [],
+}
 _TYPES = {
     "name": str,
     "description": str,
@@ -45,6 +62,7 @@ _TYPES = {
     "merge": str,
     "clean_up": (dict, type(None)),
     "precision": (str, type(None)),
+    "organ_sets": dict,
     "training": dict,
     "metrics": dict,
     "licences": list,
@@ -114,11 +132,16 @@ def complete_document(document: dict, source: str, buildable: bool = True) -> di
             f'{source}: "precision" is {_short(complete["precision"])}, expected null or one of'
             f" {', '.join(PRECISIONS)}; a newer version of this package may be needed"
         )
-    names = [organ.get("name") if isinstance(organ, dict) else None for organ in complete["organs"]]
+    names = organ_names(complete["organs"])
     complete["parts"] = [
-        _complete_part(part, len(names), f"{source}: part {index}", buildable)
+        _complete_part(part, names, f"{source}: part {index}", buildable)
         for index, part in enumerate(complete["parts"])
     ]
+    check_merge_of_strategies(complete, source)
+    check_every_organ_grouped([part["grouping"] for part in complete["parts"]], names, source)
+    check_organ_sets(complete, source)
+    for entry in complete["organ_sets"].values():
+        names = names + organ_names(entry["organs"])
     _check_clean_up(complete["clean_up"], names, source)
     _check_licences(complete["licences"], source)
     return complete
@@ -144,6 +167,11 @@ def _check_version(document: dict, source: str) -> None:
             f"{source} was written by a newer version (format {version}, this version reads up to "
             f"{FORMAT_VERSION}): update segmate-core"
         )
+    if version < needed_version(document):
+        raise SegMateError(
+            f'{source}: "format_version" is {version}, but patches, folds, organ sets and unions need'
+            f" {needed_version(document)}"
+        )
 
 
 def _check_merge(document: dict, source: str) -> None:
@@ -159,42 +187,57 @@ def _check_merge(document: dict, source: str) -> None:
         raise SegMateError(f'{source}: merge "{merge}" needs {wanted}, the document has {count}')
 
 
-def _complete_part(part: object, organs: int, source: str, buildable: bool) -> dict:
+def _complete_part(part: object, organs: list, source: str, buildable: bool) -> dict:
     if not isinstance(part, dict):
         raise SegMateError(f"{source} is {_short(part)}, expected an object")
     complete = {**copy.deepcopy(_PART_DEFAULTS), **part}
     for key in ("model", "preprocessing"):
         if not isinstance(complete.get(key), dict):
             raise SegMateError(f'{source}: "{key}" is {_short(complete.get(key))}, expected an object')
-    complete["model"] = _check_model(complete["model"], complete["preprocessing"], organs, source, buildable)
-    activation = complete["activation"]
-    if activation in PLANNED_ACTIVATIONS:
+    if complete["strategy"] not in STRATEGIES:
         raise SegMateError(
-            f'{source}: activation "{activation}" is not supported yet; expected {", ".join(ACTIVATIONS)}'
+            f'{source}: unknown strategy {_short(complete["strategy"])}; expected one of'
+            f" {', '.join(STRATEGIES)}; a newer version of this package may be needed"
         )
-    if activation not in ACTIVATIONS:
-        raise SegMateError(
-            f"{source}: unknown activation {_short(activation)}; expected {', '.join(ACTIVATIONS)}"
-        )
+    complete["model"] = _complete_model(complete["model"], source, buildable)
     threshold = complete["threshold"]
-    values = threshold if isinstance(threshold, list) else [threshold] * organs
-    if len(values) != organs or not all(_is_number(value) and 0 < value < 1 for value in values):
+    values = threshold if isinstance(threshold, list) else [threshold] * len(organs)
+    if len(values) != len(organs) or not all(_is_number(value) and 0 < value < 1 for value in values):
         raise SegMateError(
             f'{source}: "threshold" is {_short(threshold)}, expected one number between 0 and 1, or '
-            f"{organs} of them"
+            f"{len(organs)} of them"
         )
     notes = complete["notes"]
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
         raise SegMateError(f'{source}: "notes" is {_short(notes)}, expected a list of sentences')
-    if complete["grouping"] is not None:
-        raise SegMateError(
-            f'{source}: "grouping" is {_short(complete["grouping"])}; with sigmoid it must be null'
-        )
+    if complete["strategy"] == "patches":
+        return complete_patches(complete, organs, source)
+    _check_slices(complete, len(organs), source)
     return complete
 
 
-def _check_model(model: dict, preprocessing: dict, organs: int, source: str, buildable: bool) -> dict:
-    """`model` checked against the rest of its part; with all its options where this version builds it."""
+def _check_slices(part: dict, organs: int, source: str) -> None:
+    """Refuse what a part of strategy "slices" cannot be."""
+    activation = part["activation"]
+    if activation not in ACTIVATIONS:
+        raise SegMateError(
+            f'{source}: unknown activation {_short(activation)}; with strategy "slices" expected'
+            f" {', '.join(ACTIVATIONS)}"
+        )
+    if part["grouping"] is not None:
+        raise SegMateError(
+            f'{source}: "grouping" is {_short(part["grouping"])}; with strategy "slices" it must be null'
+        )
+    if part["folds"] != 1:
+        raise SegMateError(
+            f'{source}: "folds" is {_short(part["folds"])}; with strategy "slices" it must be 1 (several'
+            " networks are an ensemble)"
+        )
+    _check_channels(part["model"]["options"], part["preprocessing"], organs, source)
+
+
+def _complete_model(model: dict, source: str, buildable: bool) -> dict:
+    """`model` with all its options where this version builds it."""
     name, options = model.get("name"), model.get("options", {})
     if not isinstance(name, str) or not name:
         raise SegMateError(f'{source}: "model" has the name {_short(name)}, expected a text')
@@ -205,6 +248,11 @@ def _check_model(model: dict, preprocessing: dict, organs: int, source: str, bui
             options = model_options(name, **options).to_dict()
         except (SegMateError, TypeError) as error:
             raise SegMateError(f"{source}: {error}") from None
+    return {**model, "options": options}
+
+
+def _check_channels(options: dict, preprocessing: dict, organs: int, source: str) -> None:
+    """Refuse a network whose organs, slices or slice positions are not those of the document."""
     if options.get("organs", organs) != organs:
         raise SegMateError(
             f"{source}: the network gives {_short(options['organs'])} organs, the document names "
@@ -219,7 +267,6 @@ def _check_model(model: dict, preprocessing: dict, organs: int, source: str, bui
     if bool(options.get("film")) != (preprocessing.get("z_position") is not None):
         need = "needs" if options.get("film") else "has no use for"
         raise SegMateError(f'{source}: the network {need} a "z_position" rule in its preprocessing')
-    return {**model, "options": options}
 
 
 def _check_clean_up(clean_up: dict | None, names: list, source: str) -> None:

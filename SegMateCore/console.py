@@ -21,7 +21,9 @@ from typing import TextIO
 REDRAW_S = 0.1
 LOG_S = 10.0
 # What stages count; others have nothing better than steps.
-UNITS = {"segment": "slices", "probabilities": "slices", "prepare": "cases"}
+UNITS = {
+    "segment": "slices", "probabilities": "slices", "prepare": "cases", "download": "MB", "unpack": "MB",
+}  # fmt: skip
 
 
 def say(text: str) -> None:
@@ -62,6 +64,7 @@ class ProgressLine:
     quiet: bool = False
     prefix: str = ""
     _stage: str = field(default="", init=False)
+    _first: int = field(default=0, init=False)
     _started: float = field(default=0.0, init=False)
     _drawn: float = field(default=0.0, init=False)
     _width: int = field(default=0, init=False)
@@ -79,12 +82,13 @@ class ProgressLine:
         now = time.monotonic()
         if stage != self._stage:
             self._stage, self._started, self._drawn = stage, now, now - LOG_S + 2
+            self._first = done
         live = sys.stderr.isatty()
         pause = REDRAW_S if live else LOG_S
         if now - self._drawn < pause and not (live and done == total):
             return
         self._drawn = now
-        text = self.prefix + progress_text(stage, done, total, now - self._started)
+        text = self.prefix + progress_text(stage, done, total, now - self._started, self._first)
         if live:
             self._redraw(text)
         else:
@@ -104,14 +108,18 @@ class ProgressLine:
         self._width = len(text)
 
 
-def progress_text(stage: str, done: int, total: int, seconds: float) -> str:
-    """One line: "segment: 40 of 120 slices, 8.1 slices/s, 10 s left"."""
+def progress_text(stage: str, done: int, total: int, seconds: float, first: int = 0) -> str:
+    """One line: "segment: 40 of 120 slices, 8.1 slices/s, 10 s left".
+
+    first: what was done when the seconds began, as of a download that goes on.
+    """
     if total <= 1:
         return f"{stage} ..."
-    unit = UNITS.get(stage, "steps")
+    # "download 2 of 3" counts what "download" does.
+    unit = UNITS.get(stage.partition(" ")[0], "steps")
     text = f"{stage}: {done} of {total} {unit}"
-    if done and seconds > 0.5:
-        rate = done / seconds
+    if done > first and seconds > 0.5:
+        rate = (done - first) / seconds
         text += f", {rate:.1f} {unit}/s, {duration((total - done) / rate)} left"
     return text
 

@@ -1,10 +1,12 @@
 """One checkpoint file as another: import of the original's .pth, export to .onnx, halving of the weights.
 
-Takes two paths whose suffixes say what to do, gives a sentence that says what was done.
+Takes two paths whose suffixes say what to do, gives a sentence that says what was done. Folders of public 3D
+models, of nnU-Net or MONAI, become one .safetensors.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -51,6 +53,44 @@ def convert(
         return _to_onnx(checkpoint, out_path, half, progress, precision, volumes)
     if precision != "fp32":
         raise SegMateError(f"precision {precision} is for a .onnx; a .safetensors takes it when it is run")
+    return _to_safetensors(checkpoint, out_path, half)
+
+
+def convert_folders(
+    folders: Sequence[str | Path],
+    out_path: str | Path,
+    half: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+    **choices: object,
+) -> str:
+    """Writes the models in `folders` as one .safetensors: trained models of nnU-Net, or one MONAI bundle.
+
+    choices: keywords of read_nnunet_folders or of read_bundle. Raises SegMateError: a folder of neither, a
+    choice that the kind of folder does not have, and all that reading raises.
+    """
+    from SegMateCore.nnunet_folder import is_nnunet_folder, read_nnunet_folders
+
+    folders, out_path = [Path(folder) for folder in folders], Path(out_path)
+    if out_path.suffix.lower() != ".safetensors":
+        raise SegMateError(f"cannot convert a model folder to {out_path}: expected the suffix .safetensors")
+    if len(folders) == 1 and not is_nnunet_folder(folders[0]):
+        from SegMateCore.monai_bundle import is_bundle, read_bundle
+
+        if is_bundle(folders[0]):
+            _check_choices(read_bundle, choices, folders[0])
+            return _to_safetensors(read_bundle(folders[0], **choices), out_path, half)
+    _check_choices(read_nnunet_folders, choices, folders[0])
+    return _to_safetensors(read_nnunet_folders(folders, progress=progress, **choices), out_path, half)
+
+
+def _check_choices(reader: Callable, choices: dict, folder: Path) -> None:
+    known = inspect.signature(reader).parameters
+    for name in choices:
+        if name not in known:
+            raise SegMateError(f"--{name.replace('_', '-')} is not for {folder}: leave it out")
+
+
+def _to_safetensors(checkpoint: Checkpoint, out_path: Path, half: bool) -> str:
     weights = [checkpoint.weights(index) for index in range(len(checkpoint.parts))]
     written = Checkpoint.write(
         out_path, checkpoint.document, [halved(part) if half else part for part in weights]

@@ -129,6 +129,7 @@ def _refuse(checkpoint: Checkpoint, path: Path, half_weights: bool, precision: s
         raise SegMateError(f"half weights are for fp32, {precision} is smaller already: give one of the two")
     if checkpoint.is_onnx:
         raise SegMateError(f"{checkpoint.source} is a .onnx already; give the .safetensors it was made from")
+    checkpoint.require_slices("export to .onnx")
     if len(checkpoint.parts) != 1:
         raise SegMateError(
             f"{checkpoint.source} is an ensemble of {len(checkpoint.parts)} networks; "

@@ -29,6 +29,8 @@ def is_finished(outputs: Outputs, checkpoint: Checkpoint, organs: OrganSet, opti
         "flip_average": options.flip_average,
         "clean_up": bool(clean_up_rules(checkpoint, options)),
         "region": None,
+        "overlap": options.overlap,
+        "mirror": options.mirror,
         INT8: checkpoint.document["precision"] == INT8,
     }
     for path, held in outputs.segmentations(organs):
@@ -50,6 +52,12 @@ def _check_same_origin(path: Path, expected: dict, organs: tuple[str, ...]) -> N
     if (provenance.get("precision") == INT8) != expected[INT8]:
         made, wanted = ("full precision", INT8) if expected[INT8] else (INT8, "full precision")
         raise SegMateError(f"{path} was made in {made}, this run is in {wanted}: {advice}")
+    for choice in ("overlap", "mirror"):
+        if provenance.get(choice) != expected[choice]:
+            raise SegMateError(
+                f"{path} was made with the {choice} {_chosen(provenance.get(choice))}, this run is with"
+                f" {_chosen(expected[choice])}: {advice}"
+            )
     choices = {"flip_average": "flip averaging", "clean_up": "clean-up", "region": "a region"}
     for choice, what in choices.items():
         if provenance.get(choice) != expected[choice]:
@@ -57,3 +65,7 @@ def _check_same_origin(path: Path, expected: dict, organs: tuple[str, ...]) -> N
             raise SegMateError(f"{path} was made {made} {what}, this run is {wanted} it: {advice}")
     if found.names != organs:
         raise SegMateError(f"{path} holds other organs ({', '.join(found.names)}): {advice}")
+
+
+def _chosen(value: object) -> str:
+    return "of the checkpoint" if value is None else str(value)

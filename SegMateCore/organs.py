@@ -29,14 +29,14 @@ class Organ:
     """One organ.
 
     name: as shown, "left lung"; label: its value in label maps, 1..255; code, meaning: SNOMED CT type
-    ("39607008", "Lung"); modifier: None, "left" or "right", the patient's; rgb: 0..255 each; partner: name of
-    its mirror image.
+    ("39607008", "Lung"), both None for a class that nobody has coded; modifier: None, "left" or "right", the
+    patient's; rgb: 0..255 each; partner: name of its mirror image.
     """
 
     name: str
     label: int
-    code: str
-    meaning: str
+    code: str | None
+    meaning: str | None
     modifier: str | None
     rgb: tuple[int, int, int]
     partner: str | None = None
@@ -147,7 +147,7 @@ def _organ_from_row(row: dict) -> Organ:
         given = sorted(row) if isinstance(row, dict) else row
         raise SegMateError(f"a row of the organ table has {given}, expected {sorted(fields)}")
     rgb, label = row["rgb"], row["label"]
-    texts = [row["name"], row["code"], row["meaning"]]
+    texts = [row["name"], *([] if row["code"] is row["meaning"] is None else [row["code"], row["meaning"]])]
     problems = {
         "name, code and meaning": not all(isinstance(text, str) and text.strip() for text in texts),
         f"label (1 to {LARGEST_LABEL})": type(label) is not int or not 1 <= label <= LARGEST_LABEL,

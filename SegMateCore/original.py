@@ -16,24 +16,21 @@ What the original did to a CT before the network saw it, and so what an imported
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.errors import SegMateError
 from SegMateCore.models import create_model, list_models, model_entry, model_options
 from SegMateCore.organs import NINE
+from SegMateCore.torch_file import array_of, load_torch_file, named_tensors
 
 if TYPE_CHECKING:
     import torch
 
 CONTAINERS = ("model_state", "model_state_dict")
-PREFIX = "module."
 WINDOW_HU = (-1000.0, 400.0)
 # The second normalisation's mean and standard deviation: 0.5, each times 255.
 _ACCIDENT = 127.5
@@ -68,8 +65,9 @@ def read_original(path: str | Path) -> Checkpoint:
     Raises SegMateError: not readable, code inside, no network of the original, not its nine organs.
     """
     path = Path(path)
-    tensors = _state_dict(_load(path), path)
+    content = load_torch_file(path)
     try:
+        tensors = _named(content)
         found = recognise({key: tuple(tensor.shape) for key, tensor in tensors.items()})
     except SegMateError as error:
         raise SegMateError(f"{path}: {error}") from None
@@ -79,7 +77,7 @@ def read_original(path: str | Path) -> Checkpoint:
             f"organs. The file does not say which organs these are, so it cannot be imported."
         )
     dropped = set(found.dropped)
-    weights = {key: _array(tensor) for key, tensor in tensors.items() if key not in dropped}
+    weights = {key: array_of(tensor) for key, tensor in tensors.items() if key not in dropped}
     return Checkpoint.in_memory(original_document(found, path.name), [weights], path)
 
 
@@ -130,6 +128,8 @@ def recognise(shapes: Shapes) -> Recognised:
 
     Raises SegMateError where no variant of the original has them.
     """
+    if "convInit.conv.weight" in shapes:
+        raise _unknown("these are weights of MONAI's SegResNet; give the folder of its bundle instead")
     if "fusion.net.0.weight" in shapes:
         options = _segmate_options(shapes)
     elif "dec3.conv1.0.weight" in shapes:
@@ -228,51 +228,8 @@ def _check_agrees(name: str, options: dict, shapes: Shapes) -> None:
         )
 
 
-def _load(path: Path) -> object:
-    """What torch finds in the file without running anything of it."""
+def _named(content: object) -> dict[str, torch.Tensor]:
     try:
-        import torch
-    except ImportError as error:
-        raise SegMateError(
-            f"Reading {path} needs PyTorch ({error}). Install it with: pip install 'segmate-core[torch]', or "
-            f"convert the file where it is installed: segmate convert"
-        ) from error
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise SegMateError(f"Cannot read {path}: {error.strerror or error}.") from error
-    # Damaged bytes make the restricted unpickler fail in many ways; none of them runs anything.
-    except Exception as error:
-        blocked = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if blocked:
-            raise SegMateError(
-                f"{path} is refused: it holds more than weights ({blocked.group(1)}), and loading that would "
-                f"run code. Ask its author for a file with the state dict only."
-            ) from error
-        raise SegMateError(
-            f"{path} is refused: not a whole file of weights as torch.save writes. Copy or download it again."
-        ) from error
-
-
-def _state_dict(content: object, path: Path) -> dict[str, torch.Tensor]:
-    """The tensors by key, out of their container and without "module."."""
-    import torch
-
-    if isinstance(content, Mapping):
-        content = next((content[name] for name in CONTAINERS if name in content), content)
-    if not isinstance(content, Mapping) or not content:
-        raise SegMateError(f"{path}: {_unknown(f'it holds a {type(content).__name__}, not named weights')}")
-    for key, tensor in content.items():
-        if not isinstance(key, str) or not isinstance(tensor, torch.Tensor):
-            what = type(tensor).__name__
-            raise SegMateError(f"{path}: {_unknown(f'its entry {key!r} is a {what}, not a weight')}")
-    wrapped = all(key.startswith(PREFIX) for key in content)
-    return {key.removeprefix(PREFIX) if wrapped else key: tensor for key, tensor in content.items()}
-
-
-def _array(tensor: torch.Tensor) -> np.ndarray:
-    import torch
-
-    # numpy has no bfloat16.
-    tensor = tensor.detach().float() if tensor.dtype == torch.bfloat16 else tensor.detach()
-    return tensor.contiguous().numpy()
+        return named_tensors(content, CONTAINERS)
+    except SegMateError as error:
+        raise _unknown(str(error)) from None

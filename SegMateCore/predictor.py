@@ -1,69 +1,37 @@
 """Checkpoint + device + backend -> predict(volume) -> Segmentation on the volume's own grid.
 
-The way of a volume: canonical axial RAS (rectified if sheared) -> preprocessing -> windows in chunks ->
-network -> slice by slice onto the native grid, arg-max with threshold -> clean-up -> the input's own order.
+The way of a volume: canonical axial RAS (rectified if sheared) -> preprocessing -> network -> labels on the
+native grid -> clean-up -> the input's own order. In between, a checkpoint's strategy decides: slice_run.py
+(2.5D windows) or patch_run.py (3D patches).
 """
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 
 import numpy as np
 
-from SegMateCore.ahead import Ahead
-from SegMateCore.assembling import PartOnGrid, label_slices, probability_slices
 from SegMateCore.backends import Backend, open_backend
 from SegMateCore.backends.choosing import chosen_file
-from SegMateCore.cancelling import IsCancelled, stop_if, until_cancelled
+from SegMateCore.cancelling import IsCancelled, stop_if
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.components import clean_up
 from SegMateCore.errors import SegMateError
 from SegMateCore.notices import RESEARCH_ONLY
+from SegMateCore.patch_run import PatchRun
 from SegMateCore.plausibility import check_looks_like_ct, implausible_sides
+from SegMateCore.predict_options import PredictOptions, Progress, report
 from SegMateCore.rectify import labels_onto, rectified, shear_degrees
 from SegMateCore.region import BoxRegion
 from SegMateCore.segmentation import Segmentation
+from SegMateCore.slice_run import SliceRun
 from SegMateCore.version import __version__
 from SegMateCore.volume import Volume
-from SegMateCore.windows import SliceStream
 
-# progress(stage, done, total): called from the thread that predicts
-Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class PredictOptions:
-    """Choices for one prediction.
-
-    flip_average: average with the left/right mirrored image. clean_up: True, False, or None for what the
-    checkpoint recommends. chunk: slices of 256x256 per network call, larger ones on a CPU proportionally
-    fewer. force: take volumes that do not look like a CT.
-    """
-
-    flip_average: bool = False
-    clean_up: bool | None = None
-    chunk: int = 8
-    force: bool = False
-
-
-@dataclass
-class _Run:
-    """One volume on its way through the networks, which have come to rest when it is left."""
-
-    canonical: Volume
-    parts: list[PartOnGrid]
-    ahead: Ahead
-    warnings: list[str] = field(default_factory=list)
-
-    def __enter__(self) -> _Run:
-        return self
-
-    def __exit__(self, kind: type | None, *_) -> None:
-        self.ahead.close(wait=kind is not KeyboardInterrupt)
+__all__ = ["PredictOptions", "Predictor", "Progress", "clean_up_rules"]
 
 
 class Predictor:
@@ -76,19 +44,26 @@ class Predictor:
     @classmethod
     def from_checkpoint(
         cls, checkpoint: str | os.PathLike | Checkpoint, device: str = "auto", backend: str = "auto",
-        precision: str = "auto", threads: int | None = None,
+        precision: str = "auto", threads: int | None = None, organ_set: str | None = None,
     ) -> Predictor:
         """Open a checkpoint: a file (.safetensors, .onnx, the original's .pth) or a bundled name like "demo".
 
+        organ_set: one of checkpoint.organ_set_names, None for the one it comes with.
         Raises SegMateError for a file, device or backend that cannot be used. Never downloads.
         """
         if not isinstance(checkpoint, Checkpoint):
             checkpoint = Checkpoint.read(chosen_file(checkpoint, backend, device, precision)[0])
+        if organ_set is not None:
+            checkpoint = checkpoint.with_organ_set(organ_set)
         backends = [
             open_backend(checkpoint, part, backend, device, precision, threads)
             for part in range(len(checkpoint.parts))
         ]
         return cls(checkpoint, backends)
+
+    def with_organ_set(self, name: str) -> Predictor:
+        """The same open networks with another choice of organs. Raises SegMateError that lists the names."""
+        return Predictor(self.checkpoint.with_organ_set(name), self.backends)
 
     def predict(
         self, volume: Volume, organs: Sequence[str] | None = None, progress: Progress | None = None,
@@ -103,21 +78,18 @@ class Predictor:
         """
         options = options or PredictOptions()
         kept = set(self.checkpoint.organs.subset(organs)) if organs is not None else None
-        run = self._start(volume, options, progress, cancelled)
-        every_label = tuple(organ.label for organ in self.checkpoint.organs)
+        run, warnings = self._start(volume, options, progress, cancelled)
+        every_label = self.checkpoint.organs.labels
         result, labels = self._empty_labels(run.canonical, volume)
         slab = range(len(labels)) if region is None else region.slab(run.canonical)
         with run:
-            slices = label_slices(run.parts, labels.shape, every_label, self.thresholds(), slab)
-            for k, plane in zip(slab, until_cancelled(slices, cancelled)):
-                labels[k] = plane
-                _report(progress, "segment", k + 1 - slab.start, len(slab))
+            run.label(labels, slab, self.thresholds(), progress)
         rules = clean_up_rules(self.checkpoint, options)
         if rules:
-            _report(progress, "clean up", 0, 1)
+            report(progress, "clean up", 0, 1)
             clean_up(labels[slab.start : slab.stop], self.checkpoint.organs, rules, cancelled)
-            _report(progress, "clean up", 1, 1)
-        run.warnings.extend(implausible_sides(labels, run.canonical.affine, self.checkpoint.organs))
+            report(progress, "clean up", 1, 1)
+        warnings.extend(implausible_sides(labels, run.canonical.affine, self.checkpoint.organs))
         organ_set = self.checkpoint.organs
         if kept is not None:
             lut = np.zeros(max(every_label) + 1, np.uint8)
@@ -134,7 +106,7 @@ class Predictor:
             region.erase_outside(result, volume)
         return Segmentation(
             result, volume.affine, organ_set,
-            self._provenance(run, options, cleaned=bool(rules), region=region),
+            self._provenance(run.backends, warnings, options, cleaned=bool(rules), region=region),
             nifti_geometry=volume.nifti_geometry,
         )
 
@@ -162,15 +134,14 @@ class Predictor:
     ) -> Iterator[np.ndarray]:
         """Probabilities (C, J, I) float32 of every organ, slice by slice of volume.canonical(), lowest first.
 
-        Raises SegMateError for a sheared volume.
+        Raises SegMateError for a sheared volume, and for 3D networks.
         """
+        self.checkpoint.require_slices("the output of probabilities")
         if volume.is_sheared:
             raise SegMateError("probabilities of a sheared volume are not supported: rectify it first")
-        run = self._start(volume, options or PredictOptions(), progress, cancelled)
+        run, _ = self._start(volume, options or PredictOptions(), progress, cancelled)
         with run:
-            for k, values in enumerate(probability_slices(run.parts, run.canonical.shape)):
-                _report(progress, "segment", k + 1, run.canonical.shape[0])
-                yield values
+            yield from run.probability_slices(progress)
 
     def thresholds(self) -> tuple[float, ...]:
         """One per organ; an ensemble averages those of its parts, as it does their probabilities."""
@@ -178,36 +149,27 @@ class Predictor:
         each = [np.broadcast_to(part.threshold, count) for part in self.checkpoint.parts]
         return tuple(float(value) for value in np.mean(each, axis=0))
 
-    def _start(self, volume: Volume, options: PredictOptions, progress, cancelled) -> _Run:
+    def _start(
+        self, volume: Volume, options: PredictOptions, progress: Progress | None, cancelled: IsCancelled
+    ) -> tuple[SliceRun | PatchRun, list[str]]:
+        """The volume's way through the networks, and the list that collects warnings about it."""
         if options.chunk < 1:
             raise SegMateError(f"chunk is {options.chunk}, expected at least one slice")
         if not options.force:
             check_looks_like_ct(volume)
-        _report(progress, "prepare", 0, 1)
+        report(progress, "prepare", 0, 1)
         warnings: list[str] = []
         if volume.is_sheared:
             warnings.append(f"axes deviate {shear_degrees(volume):.1f} degrees from right angles: rectified")
             volume = rectified(volume, cancelled)
-        canonical = volume.canonical()
-        parts = []
-        # One for all parts: networks side by side would take each other's cores, and memory for each.
-        ahead = Ahead("segmate-network")
-        prepared: dict[tuple, np.ndarray] = {}
-        for part, backend in zip(self.checkpoint.parts, self.backends):
-            preprocessing = part.preprocessing
-            grid = preprocessing.working_grid(canonical)
-            key = (preprocessing.spacing_mm, preprocessing.interpolation)
-            if key not in prepared:
-                prepared[key] = preprocessing.working_hu(canonical, grid, cancelled)
-            pairs = self.checkpoint.organs.mirror_partners() if options.flip_average else None
-            stream = SliceStream(
-                prepared[key], preprocessing, backend, options.chunk, pairs, warnings.append, cancelled,
-                ahead,
-            )
-            parts.append(PartOnGrid(stream, grid))
+        in_patches = self.checkpoint.parts[0].strategy == "patches"
+        run = (PatchRun if in_patches else SliceRun)(
+            self.checkpoint, self.backends, volume.canonical(), options, warnings.append, cancelled
+        )
+        for part in self.checkpoint.parts:
             warnings.extend(text for text in part.notes if text not in warnings)
-        _report(progress, "prepare", 1, 1)
-        return _Run(canonical, parts, ahead, warnings)
+        report(progress, "prepare", 1, 1)
+        return run, warnings
 
     @staticmethod
     def _empty_labels(canonical: Volume, volume: Volume) -> tuple[np.ndarray, np.ndarray]:
@@ -221,11 +183,10 @@ class Predictor:
         return result, volume.canonical_view(result)
 
     def _provenance(
-        self, run: _Run, options: PredictOptions, cleaned: bool, region: BoxRegion | None
+        self, backends: list[Backend], warnings: list[str], options: PredictOptions, cleaned: bool,
+        region: BoxRegion | None,
     ) -> dict:
         document = self.checkpoint.document
-        # The streams' own backends tell the truth after a fallback.
-        backends = [part.stream.backend for part in run.parts]
         return {
             "software": f"segmate-core {__version__}",
             "checkpoint": document["name"],
@@ -241,15 +202,24 @@ class Predictor:
             "flip_average": options.flip_average,
             "clean_up": cleaned,
             "region": None if region is None else region.to_dict(),
-            "warnings": run.warnings,
+            "warnings": warnings,
+            **self._patch_provenance(options),
         }
+
+    def _patch_provenance(self, options: PredictOptions) -> dict:
+        """What more is to be said of a 3D network's result."""
+        if self.checkpoint.parts[0].strategy != "patches":
+            return {}
+        return {"organ_set": self.checkpoint.organ_set, "overlap": options.overlap, "mirror": options.mirror}
 
 
 def clean_up_rules(checkpoint: Checkpoint, options: PredictOptions) -> dict[str, str | float]:
     """What is kept of each organ, {} for no clean-up: by the checkpoint's rules, else the largest pieces."""
     if options.clean_up is False:
         return {}
-    rules = checkpoint.document["clean_up"] or {}
+    names = checkpoint.organs.names
+    # The rules of a document are those of all its organ sets.
+    rules = {organ: rule for organ, rule in (checkpoint.document["clean_up"] or {}).items() if organ in names}
     if options.clean_up and not rules:
         return {organ.name: "largest" for organ in checkpoint.organs}
     return rules
@@ -258,8 +228,3 @@ def clean_up_rules(checkpoint: Checkpoint, options: PredictOptions) -> dict[str,
 def _each(words: Iterable[str]) -> str:
     """Different ones of them, in their order."""
     return ", ".join(dict.fromkeys(words))
-
-
-def _report(progress: Progress | None, stage: str, done: int, total: int) -> None:
-    if progress is not None:
-        progress(stage, done, total)

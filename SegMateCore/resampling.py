@@ -93,11 +93,10 @@ def working_grid(canonical: Volume, spacing_mm: tuple[float, float, float] | Non
 class Band:
     """A matrix of interpolation weights (target, source) as blocks of rows, each without its zero columns."""
 
-    def __init__(self, axis: Axis):
-        self.target_count = axis.target_count
+    def __init__(self, weights: np.ndarray):
+        self.target_count = len(weights)
         self._blocks: list[tuple[slice, slice, np.ndarray]] = []
-        weights = axis.weights()
-        for first in range(0, axis.target_count, _BLOCK_ROWS):
+        for first in range(0, self.target_count, _BLOCK_ROWS):
             rows = slice(first, first + _BLOCK_ROWS)
             used = np.flatnonzero(weights[rows].any(axis=0))
             columns = slice(int(used[0]), int(used[-1]) + 1)
@@ -121,7 +120,7 @@ class Band:
 def _slices_onto(grid: WorkingGrid, slices: Iterator[np.ndarray]) -> np.ndarray:
     """Accumulate float32 source slices (J, I), given in order, onto the working grid, float32 (K, J, I)."""
     axis_k, axis_j, axis_i = grid.axes
-    weights_k, band_j, band_i = axis_k.weights(), Band(axis_j), Band(axis_i)
+    weights_k, band_j, band_i = axis_k.weights(), Band(axis_j.weights()), Band(axis_i.weights())
     out = np.zeros(grid.shape, np.float32)
     for k, plane in enumerate(slices):
         targets = np.flatnonzero(weights_k[:, k])

@@ -15,10 +15,16 @@ UNCODED = "85756007"
 
 
 def terminology_entry(organ: Organ) -> str:
-    """Slicer's serialised terminology entry: contexts, category, type, modifier, no anatomic region."""
-    modifier = f"SCT^{organ.modifier_code}^{organ.modifier.capitalize()}" if organ.modifier else "^^"
-    kind = f"SCT^{organ.code}^{organ.meaning}"
-    return "~".join([TERMINOLOGY_CONTEXT, CATEGORY, kind, modifier, ANATOMIC_CONTEXT, "^^", "^^"])
+    """Slicer's serialised terminology entry: contexts, category, type, modifier, no anatomic region.
+
+    An organ without a code is a piece of tissue, as any new segment is in Slicer.
+    """
+    category, kind, modifier = CATEGORY, f"SCT^{organ.code}^{organ.meaning}", "^^"
+    if organ.code is None:
+        category = kind = f"SCT^{UNCODED}^Tissue"
+    elif organ.modifier:
+        modifier = f"SCT^{organ.modifier_code}^{organ.modifier.capitalize()}"
+    return "~".join([TERMINOLOGY_CONTEXT, category, kind, modifier, ANATOMIC_CONTEXT, "^^", "^^"])
 
 
 def codes_in(entry: str) -> tuple[str, str] | None:

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 import numpy as np
 
 from SegMateCore.ahead import Ahead
-from SegMateCore.backends import Backend, OutOfMemory
+from SegMateCore.backends import Backend, OutOfMemory, require_numbers
 from SegMateCore.cancelling import IsCancelled, stop_if
 from SegMateCore.errors import SegMateError
 from SegMateCore.preprocessing import Preprocessing
@@ -40,18 +40,6 @@ def slices_at_once(chunk: int, pixels: int, device: str) -> int:
     A CPU is busy with 8 slices of 256x256 and no faster with more, which would only take memory.
     """
     return chunk if device != "cpu" else max(1, min(chunk, chunk * _USUAL_PIXELS // pixels))
-
-
-def checked(logits: np.ndarray, backend: Backend) -> np.ndarray:
-    """The logits themselves. Raises SegMateError for NaN, of which arg-max would make background."""
-    # The sum is NaN if any number is, or if there are infinities of both signs: as wrong, and as rare.
-    if np.isnan(logits.sum(dtype=np.float32)):
-        advice = "the checkpoint is damaged" if backend.precision == "fp32" else "try --precision fp32"
-        raise SegMateError(
-            f"the network gives values that are not numbers (NaN) on {backend.device} in {backend.precision}:"
-            f" {advice}"
-        )
-    return logits
 
 
 class SliceStream:
@@ -187,7 +175,7 @@ class SliceStream:
             piece = slice(start, start + self.chunk)
             try:
                 heights = None if z_positions is None else z_positions[piece]
-                done.append(checked(self.backend.run(values[numbers[piece]], heights), self.backend))
+                done.append(require_numbers(self.backend.run(values[numbers[piece]], heights), self.backend))
                 start += self.chunk
             except OutOfMemory as error:
                 device = self.backend.device

@@ -76,7 +76,9 @@ class Worker:
         self._pending: set[int] = set()
         self._cancelled: set[int] = set()
         self._folder: Path | None = None
+        # As the file gives it, and the choice from its organ sets that runs.
         self._opened: tuple[tuple, Predictor] | None = None
+        self._predictor: Predictor | None = None
 
     def serve(self) -> None:
         threading.Thread(target=self._read, name="requests", daemon=True).start()
@@ -174,17 +176,21 @@ class Worker:
         choices = [fields[name] for name in ("backend", "device", "precision", "threads")]
         key = (path.resolve(), state.st_size, state.st_mtime_ns, *choices)
         if self._opened is None or self._opened[0] != key:
-            self._opened = None  # frees its memory before the next one needs some
+            self._opened = self._predictor = None  # frees its memory before the next one needs some
             backend, device, precision, threads = choices
             progress("open", 0, 1)
             predictor = Predictor.from_checkpoint(path, device, backend, precision, threads)
             progress("open", 1, 1)
             self._opened = (key, predictor)
         predictor = self._opened[1]
+        if fields["organ_set"] not in (None, predictor.checkpoint.organ_set):
+            predictor = predictor.with_organ_set(fields["organ_set"])
+        self._predictor = predictor
         document, engine = predictor.checkpoint.document, predictor.backends[0]
         return {
             "name": document["name"],
             "organs": predictor.checkpoint.organs.to_list(),
+            "organ_set": predictor.checkpoint.organ_set,
             "demonstration": document["demonstration"],
             "backend": engine.name,
             "version": engine.version,
@@ -194,14 +200,14 @@ class Worker:
 
     def _run(self, fields: dict, progress: ProgressOf, cancelled: IsCancelled) -> dict:
         """Segment one volume: stages read, prepare, segment, clean up, measure, write."""
-        if self._opened is None:
+        if self._predictor is None:
             raise SegMateError("no checkpoint is open: send open before run")
         source, target = self._exchanged(fields["voxels"]), self._exchanged(fields["labels"])
         region = None if fields["region"] is None else BoxRegion(fields["region"]["ras_to_unit"])
         progress("read", 0, 1)
         volume = Volume(_mapped(source), fields["affine"])
         progress("read", 1, 1)
-        segmentation = self._opened[1].predict(
+        segmentation = self._predictor.predict(
             volume, fields["organs"], progress, cancelled, PredictOptions(**fields["options"]), region
         )
         stop_if(cancelled)

@@ -94,7 +94,7 @@ _OPS: dict[str, dict[str, tuple[str, Any]]] = {
     "hello": {"protocol": ("whole", REQUIRED), "folder": ("text", REQUIRED), "devices": ("truth", False)},
     "open": {
         "checkpoint": ("text", REQUIRED), "backend": ("text", "auto"), "device": ("text", "auto"),
-        "precision": ("text", "auto"), "threads": ("whole", None),
+        "precision": ("text", "auto"), "threads": ("whole", None), "organ_set": ("text", None),
     },
     "run": {
         "voxels": ("text", REQUIRED), "affine": ("matrix", REQUIRED), "labels": ("text", REQUIRED),

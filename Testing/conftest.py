@@ -18,6 +18,12 @@ settings.register_profile("project", deadline=None)
 settings.load_profile("project")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_models(tmp_path_factory):
+    """The models that somebody has downloaded on this machine are none of the tests' business."""
+    os.environ["SEGMATE_MODELS"] = str(tmp_path_factory.mktemp("nothing") / "models")
+
+
 @pytest.fixture(scope="session")
 def sitk():
     """SimpleITK, an optional companion of the package; skips where it is absent."""

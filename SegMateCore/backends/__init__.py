@@ -1,7 +1,8 @@
 """The two engines that run a network: PyTorch for `.safetensors`, ONNX Runtime for `.onnx` checkpoints.
 
 A backend takes windows (B, context, H, W) float32 and, for FiLM networks, z positions (B,) float32, and gives
-logits (B, C, H, W) float32. Backends keep no state between calls and may be shared by threads.
+logits (B, C, H, W) float32. Patches of 3D networks go through TorchPatches. Backends keep no state between
+calls and may be shared by threads.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from pathlib import Path
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.errors import SegMateError
 
-from .interface import Backend, OutOfMemory
+from .interface import Backend, OutOfMemory, require_numbers
 from .onnx_backend import OnnxBackend
 from .torch_backend import TorchBackend, torch_device
+from .torch_patches import TorchPatches
 
 __all__ = [
     "BACKENDS",
@@ -22,7 +24,9 @@ __all__ = [
     "OnnxBackend",
     "OutOfMemory",
     "TorchBackend",
+    "TorchPatches",
     "open_backend",
+    "require_numbers",
     "torch_device",
 ]
 
@@ -33,7 +37,7 @@ PRECISIONS = ("auto", "fast", "fp32", "bf16", "fp16", "int8")
 def open_backend(
     checkpoint: Checkpoint, part: int, backend: str = "auto", device: str = "auto", precision: str = "auto",
     threads: int | None = None,
-) -> Backend:
+) -> Backend | TorchPatches:
     """The engine for one part of a checkpoint.
 
     backend: "auto" takes ONNX Runtime for a .onnx file and torch for any other. device: "auto", "cpu",
@@ -45,6 +49,8 @@ def open_backend(
     """
     _check_choice("backend", backend, BACKENDS)
     _check_choice("precision", precision, PRECISIONS)
+    if checkpoint.is_onnx:
+        checkpoint.require_slices("ONNX Runtime")
     suits = "onnxruntime" if checkpoint.is_onnx else "torch"
     if backend not in ("auto", suits):
         advice = (
@@ -55,7 +61,9 @@ def open_backend(
     if suits == "onnxruntime":
         own = "auto" if precision == "fast" else precision
         return OnnxBackend.open(Path(checkpoint.path), device, own, threads)
-    return TorchBackend.open(checkpoint, part, device, precision, threads)
+    strategy = checkpoint.parts[part].strategy
+    engine = TorchPatches if strategy == "patches" else TorchBackend
+    return engine.open(checkpoint, part, device, precision, threads)
 
 
 def _check_choice(what: str, given: str, choices: tuple[str, ...]) -> None:

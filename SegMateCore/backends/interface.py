@@ -6,6 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
+from SegMateCore.errors import SegMateError
+
 
 class OutOfMemory(Exception):
     """The runtime itself said that its memory does not suffice for this batch."""
@@ -22,3 +24,15 @@ class Backend(Protocol):
     def run(self, windows: np.ndarray, z_positions: np.ndarray | None) -> np.ndarray: ...
 
     def on_cpu(self) -> Backend: ...
+
+
+def require_numbers(logits: np.ndarray, backend: Backend) -> np.ndarray:
+    """The logits themselves. Raises SegMateError for NaN, of which arg-max would make background."""
+    # The sum is NaN if any number is, or if there are infinities of both signs: as wrong, and as rare.
+    if np.isnan(logits.sum(dtype=np.float32)):
+        advice = "the checkpoint is damaged" if backend.precision == "fp32" else "try --precision fp32"
+        raise SegMateError(
+            f"the network gives values that are not numbers (NaN) on {backend.device} in {backend.precision}:"
+            f" {advice}"
+        )
+    return logits

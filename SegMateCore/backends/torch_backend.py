@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from SegMateCore.errors import SegMateError
 _LARGEST_MAP_BYTES = 16 << 20
 # How the allocators of the CPU (Linux and macOS, Windows) and of Apple's GPUs say it, in a bare RuntimeError.
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "not enough memory: you tried", "MPS backend out of memory")
-_TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 class TorchBackend:
@@ -44,7 +45,7 @@ class TorchBackend:
         fast_form: bool = True,
     ) -> TorchBackend:
         """fast_form: False for the network as the checkpoint names it. Raises SegMateError."""
-        _require_torch(checkpoint)
+        require_torch(checkpoint)
         import torch
 
         device = torch_device(device)
@@ -59,10 +60,10 @@ class TorchBackend:
 
                 preprocessing = checkpoint.parts[part].preprocessing
                 film = preprocessing.z_position is not None
-                dtype = getattr(torch, _TYPES[chosen])
+                dtype = getattr(torch, TYPES[chosen])
                 model = fused_network(model, preprocessing.context, film, device, dtype)
             else:
-                model = model.to(device, getattr(torch, _TYPES[chosen]))
+                model = model.to(device, getattr(torch, TYPES[chosen]))
 
         def reopen() -> TorchBackend:
             again = "bf16" if chosen == "bf16" else "fp32"
@@ -74,20 +75,13 @@ class TorchBackend:
         import torch
 
         given = [windows] if z_positions is None else [windows, z_positions]
-        try:
-            with torch.inference_mode():
-                batch = self._batch(windows)
-                parts = [
-                    self._logits([array[first : first + batch] for array in given])
-                    for first in range(0, len(windows), batch)
-                ]
-                return parts[0] if len(parts) == 1 else np.concatenate(parts)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise OutOfMemory(str(error)) from error
-        except RuntimeError as error:
-            if any(words in str(error) for words in _OUT_OF_MEMORY):
-                raise OutOfMemory(str(error)) from error
-            raise
+        with out_of_memory_told(), torch.inference_mode():
+            batch = self._batch(windows)
+            parts = [
+                self._logits([array[first : first + batch] for array in given])
+                for first in range(0, len(windows), batch)
+            ]
+            return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _batch(self, windows: np.ndarray) -> int:
         """How many of the windows go through at once: on a CPU as many as keep every map in reused memory."""
@@ -102,25 +96,39 @@ class TorchBackend:
         import torch
 
         outputs = self.model(*(self._moved(torch.from_numpy(array)) for array in given))
-        return _on_host(outputs["segmentation"] if isinstance(outputs, dict) else outputs).numpy()
+        return on_host(outputs["segmentation"] if isinstance(outputs, dict) else outputs).numpy()
 
     def _moved(self, array):
         """A tensor (B, ...) float32 on the device, in the network's type and layout."""
         import torch
 
-        dtype = getattr(torch, _TYPES[self.precision])
-        if self.device.startswith("cuda"):
-            # From pinned memory the copy runs beside the network of other threads.
-            array = array.pin_memory().to(self.device, non_blocking=True)
-        moved = array.to(self.device, dtype)
+        moved = on_device(array, self.device).to(getattr(torch, TYPES[self.precision]))
         return moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
 
     def on_cpu(self) -> TorchBackend:
         return self._reopen()
 
 
-def load_network(checkpoint: Checkpoint, part: int):
-    """The network of one part with its weights, in eval mode on the CPU. Raises SegMateError."""
+@contextmanager
+def out_of_memory_told():
+    """Turns the runtime's own error about its memory, whose name differs by device, into OutOfMemory."""
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemory(str(error)) from error
+    except RuntimeError as error:
+        if any(words in str(error) for words in _OUT_OF_MEMORY):
+            raise OutOfMemory(str(error)) from error
+        raise
+
+
+def load_network(checkpoint: Checkpoint, part: int, fold: int | None = None):
+    """The network of one part with its weights, in eval mode on the CPU. Raises SegMateError.
+
+    fold: which one of a part with several.
+    """
     import torch
 
     from SegMateCore.models import create_model
@@ -128,7 +136,7 @@ def load_network(checkpoint: Checkpoint, part: int):
     entry = checkpoint.parts[part]
     # Weights come from the file: never fetch others on the way.
     model = create_model(entry.model_name, **{**entry.model_options, "pretrained": False})
-    state = {key: torch.from_numpy(value) for key, value in checkpoint.weights(part).items()}
+    state = {key: torch.from_numpy(value) for key, value in checkpoint.weights(part, fold).items()}
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -170,8 +178,16 @@ def cpu_has_bf16() -> bool:
     return any(hasattr(torch.cpu, name) and getattr(torch.cpu, name)() for name in names)
 
 
-def _on_host(logits):
-    """Logits (B, C, H, W) as a float32 tensor of the CPU, rows innermost."""
+def on_device(array, device: str):
+    """A float32 tensor of the CPU on another device."""
+    if device.startswith("cuda"):
+        # From pinned memory the copy runs beside the network of other threads.
+        array = array.pin_memory().to(device, non_blocking=True)
+    return array.to(device)
+
+
+def on_host(logits):
+    """Logits (B, C, ...) as a float32 tensor of the CPU, rows innermost."""
     import torch
 
     if logits.is_cuda:
@@ -182,7 +198,7 @@ def _on_host(logits):
     return logits.cpu().float().contiguous()
 
 
-def _require_torch(checkpoint: Checkpoint) -> None:
+def require_torch(checkpoint: Checkpoint) -> None:
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("timm") is None:
         raise SegMateError(
             f"{checkpoint.path} needs PyTorch and timm, which are not installed:"

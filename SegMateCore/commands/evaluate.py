@@ -115,6 +115,10 @@ def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)"
     )
     group.add_argument(
+        "--organ-set", metavar="NAME",
+        help="of a checkpoint with several, such as nine or all (default: its first choice)",
+    )  # fmt: skip
+    group.add_argument(
         "--flip-average", action="store_true", help="average with the mirrored image (default: no)"
     )
     group.add_argument(
@@ -181,6 +185,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise SegMateError(f"--jobs is {arguments.jobs}, expected 0 or more")
     if arguments.checkpoint is None and (arguments.auc or arguments.flip_average):
         raise SegMateError("--auc and --flip-average need a checkpoint, predictions hold labels only")
+    if arguments.checkpoint is None and arguments.organ_set is not None:
+        raise SegMateError("--organ-set needs a checkpoint, predictions hold the organs that they hold")
     if arguments.output is not None and arguments.output.is_file():
         raise SegMateError(f"{arguments.output} is a file, expected a folder")
 
@@ -190,7 +196,9 @@ def _predicting(arguments: argparse.Namespace, output: Path):
     from SegMateCore.notices import DEMONSTRATION
     from SegMateCore.predictor import PredictOptions, Predictor
 
-    predictor = Predictor.from_checkpoint(arguments.checkpoint, arguments.device)
+    predictor = Predictor.from_checkpoint(
+        arguments.checkpoint, arguments.device, organ_set=arguments.organ_set
+    )
     if predictor.checkpoint.document["demonstration"]:
         note(f"*** {DEMONSTRATION}; research use only ***")
     options = PredictOptions(flip_average=arguments.flip_average, force=arguments.force)

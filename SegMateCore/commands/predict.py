@@ -135,13 +135,14 @@ def _opened(arguments: argparse.Namespace):
     from SegMateCore.batch import Choices
     from SegMateCore.predictor import PredictOptions, Predictor
 
-    for name in ("chunk", "threads"):
+    for name in ("chunk", "threads", "patches_at_once"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
-            raise SegMateError(f"--{name} is {value}, expected at least 1")
+            raise SegMateError(f"--{name.replace('_', '-')} is {value}, expected at least 1")
     predictor = Predictor.from_checkpoint(
-        arguments.checkpoint, arguments.device, arguments.backend, arguments.precision, arguments.threads
-    )
+        arguments.checkpoint, arguments.device, arguments.backend, arguments.precision, arguments.threads,
+        arguments.organ_set,
+    )  # fmt: skip
     if arguments.verbose:
         _explain(arguments, predictor)
     elif arguments.precision == "fast" and predictor.backends[0].precision == "fp32":
@@ -149,7 +150,10 @@ def _opened(arguments: argparse.Namespace):
     organs = None
     if arguments.organs is not None:
         organs = tuple(name.strip() for name in arguments.organs.split(",") if name.strip())
-    options = PredictOptions(arguments.flip_average, arguments.clean_up, arguments.chunk, arguments.force)
+    options = PredictOptions(
+        arguments.flip_average, arguments.clean_up, arguments.chunk, arguments.force, arguments.overlap,
+        arguments.mirror, arguments.patches_at_once,
+    )  # fmt: skip
     choices = Choices(organs, options, arguments.affine)
     choices.organ_set(predictor)  # an unknown organ is told before any work
     return predictor, choices

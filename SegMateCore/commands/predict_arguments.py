@@ -71,7 +71,28 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--flip-average",
         action="store_true",
-        help="average with the left/right mirrored CT: twice the time (default: no)",
+        help="average with the left/right mirrored CT: twice the time; 2.5D networks (default: no)",
+    )
+    group.add_argument(
+        "--overlap",
+        metavar="SHARE",
+        type=float,
+        help="3D networks: how much of a patch the next one repeats, 0 to below 1; less is faster, and seams"
+        " may show (default: as the checkpoint says)",
+    )
+    group.add_argument(
+        "--mirror",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="3D networks: average over mirrored patches, up to 8 times the time (default: as the checkpoint"
+        " says)",
+    )
+    group.add_argument(
+        "--patches-at-once",
+        metavar="N",
+        type=int,
+        default=1,
+        help="3D networks: patches per network call; more may be faster on a GPU (default: %(default)s)",
     )
 
 
@@ -92,7 +113,13 @@ def _add_input_options(parser: argparse.ArgumentParser) -> None:
 def _add_result_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("results")
     group.add_argument(
-        "--organs", metavar='"A,B"', help='only these, such as "liver,left kidney" (default: all)'
+        "--organ-set",
+        metavar="NAME",
+        help="of a checkpoint with several, such as nine or all; segmate info shows them (default: the"
+        " checkpoint's first choice)",
+    )
+    group.add_argument(
+        "--organs", metavar='"A,B"', help='only these, such as "liver,left kidney" (default: all of the set)'
     )
     group.add_argument(
         "--clean-up",

@@ -1,4 +1,4 @@
-"""One preparation at a time in a Store: a lock on a file in its folder.
+"""One preparation at a time in a Store, one download at a time of a model: a lock on a file in the folder.
 
 The system takes the lock back when its holder ends, however it ends; the file itself stays.
 """
@@ -20,11 +20,11 @@ _HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
 
 @contextmanager
-def only_here(store: Path) -> Iterator[bool]:
-    """Within the block no other process can enter its own for this Store, whose folder is made if need be.
+def only_here(store: Path, doing: str = "prepared") -> Iterator[bool]:
+    """Within the block no other process can enter its own for this folder, which is made if need be.
 
-    Gives whether that holds: some network file systems know no locks. Raises SegMateError when another
-    process is in its block, or when the folder cannot be written.
+    doing: what happens to it, for messages. Gives whether that holds: some network file systems know no
+    locks. Raises SegMateError when another process is in its block, or when the folder cannot be written.
     """
     try:
         store.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def only_here(store: Path) -> Iterator[bool]:
         except OSError as error:
             if error.errno in _HELD:
                 raise SegMateError(
-                    f"{store} is being prepared by another process: wait for it, or choose another folder"
+                    f"{store} is being {doing} by another process: wait for it, or choose another folder"
                 ) from None
             holds = False
         yield holds

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .registry import Entry, create_model, list_models, model_entry, model_options
+from .registry import Entry, create_model, list_models, list_volume_models, model_entry, model_options
 
-__all__ = ["Entry", "create_model", "list_models", "model_entry", "model_options"]
+__all__ = ["Entry", "create_model", "list_models", "list_volume_models", "model_entry", "model_options"]

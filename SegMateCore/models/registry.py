@@ -2,6 +2,7 @@
 
 create_model(name, **options) -> torch.nn.Module; list_models() -> names; model_entry(name) -> Entry.
 Names and parameter counts of the published variants come from the SegMate repository (arXiv 2602.23903).
+Networks that see patches of a volume come with imported weights; list_volume_models() names them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import SegMateError
+from .nnunet_options import PlainUNetOptions, ResidualUNetOptions
 from .options import SegMateOptions, UNetOptions, make_options
+from .segresnet_options import SegResNetOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,8 +27,10 @@ DEAD_PARAMETERS = {"full": 240_064, "no_se": 239_520, "none": 239_520}
 class Entry:
     """One named network.
 
-    family: "segmate" or "unet"; options: what differs from the family's defaults; parameters: trainable
-    numbers of the network built here; published: its name in the original project, or None.
+    family: "segmate", "unet" or a family of 3D networks; options: what differs from the family's defaults;
+    parameters: trainable numbers of the network built here; published: its name in the original project, or
+    None; dimensions: 2 for networks of slice windows (B, context, H, W), 3 for networks of patches
+    (B, 1, d0, d1, d2).
     """
 
     name: str
@@ -34,6 +39,7 @@ class Entry:
     parameters: int
     options: dict
     published: str | None = None
+    dimensions: int = 2
 
     @property
     def published_parameters(self) -> int | None:
@@ -45,12 +51,24 @@ class Entry:
         return self.parameters + DEAD_PARAMETERS[self.options.get("attention", "full")]
 
 
-_FAMILIES = {"segmate": SegMateOptions, "unet": UNetOptions}
+Options = SegMateOptions | UNetOptions | SegResNetOptions | PlainUNetOptions
+_FAMILIES = {
+    "segmate": SegMateOptions,
+    "unet": UNetOptions,
+    "segresnet": SegResNetOptions,
+    "nnunet_plain": PlainUNetOptions,
+    "nnunet_residual": ResidualUNetOptions,
+}
 
 
 def list_models() -> list[str]:
-    """Names of all registered networks, in the order of the table."""
-    return list(_ENTRIES)
+    """Names of the networks of slice windows, which can be trained, in the order of the table."""
+    return [name for name, entry in _ENTRIES.items() if entry.dimensions == 2]
+
+
+def list_volume_models() -> list[str]:
+    """Names of the 3D networks, which run imported weights, in the order of the table."""
+    return [name for name, entry in _ENTRIES.items() if entry.dimensions == 3]
 
 
 def model_entry(name: str) -> Entry:
@@ -61,7 +79,7 @@ def model_entry(name: str) -> Entry:
     return _ENTRIES[name]
 
 
-def model_options(name: str, **overrides: object) -> SegMateOptions | UNetOptions:
+def model_options(name: str, **overrides: object) -> Options:
     """Complete, validated options of a named network; needs no torch."""
     entry = model_entry(name)
     return make_options(_FAMILIES[entry.family], {**entry.options, **overrides})
@@ -75,19 +93,34 @@ def create_model(name: str, pretrained: bool = False, **overrides: object) -> nn
     and sets .pretrained to {"what", "licence", "source"}; otherwise .pretrained is None and the network
     connection is not touched. Raises SegMateError for unknown names, options and encoders.
     """
-    options = model_options(name, **overrides)
+    entry, options = model_entry(name), model_options(name, **overrides)
+    if pretrained and entry.dimensions == 3:
+        raise SegMateError(f"There are no pretrained encoders for {name}: leave pretrained out.")
     try:
-        if isinstance(options, SegMateOptions):
-            from .segmate import SegMate as network
-        else:
-            from .unet import UNet as network
+        network = _network_class(entry.family)
     except ImportError as error:
         raise SegMateError(
             f"Building a network needs PyTorch ({error}). Install it with: pip install 'segmate-core[torch]'"
         ) from error
-    model = network(options, pretrained)
+    if entry.dimensions == 3:
+        model = network(options)
+        model.pretrained = None
+    else:
+        model = network(options, pretrained)
     model.name = name
     return model
+
+
+def _network_class(family: str) -> type[nn.Module]:
+    if family == "segmate":
+        from .segmate import SegMate as network
+    elif family == "unet":
+        from .unet import UNet as network
+    elif family == "segresnet":
+        from .segresnet import SegResNet as network
+    else:
+        from .nnunet import NnunetUNet as network
+    return network
 
 
 def _entries() -> dict[str, Entry]:
@@ -136,6 +169,30 @@ def _entries() -> dict[str, Entry]:
                 "full_resolution": True,
                 "widths": (128, 64, 48, 32, 16),
             },
+        ),
+        Entry(
+            "segresnet",
+            "segresnet",
+            "SegResNet of MONAI's whole-body CT bundle: 104 structures and background",
+            18_799_401,
+            {"out_channels": 105, "init_filters": 32, "dropout_prob": 0.2},
+            dimensions=3,
+        ),
+        Entry(
+            "nnunet_plain",
+            "nnunet_plain",
+            "plain 3D U-Net of nnU-Net, as its plans describe it (here: six stages, two channels)",
+            31_195_594,
+            {},
+            dimensions=3,
+        ),
+        Entry(
+            "nnunet_residual",
+            "nnunet_residual",
+            "3D U-Net of nnU-Net with a residual encoder, as its plans describe it (here: size M)",
+            102_349_770,
+            {},
+            dimensions=3,
         ),
     ]
     return {row.name: row for row in rows}

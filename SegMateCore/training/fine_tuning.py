@@ -15,6 +15,7 @@ from SegMateCore.training.recipe import Recipe
 
 def given_by(start: Checkpoint) -> dict:
     """Entries of a recipe for going on from a checkpoint: its network, preprocessing and clean-up."""
+    start.require_slices("going on from a checkpoint")
     if len(start.parts) != 1:
         raise SegMateError(f"{start.source} holds {len(start.parts)} networks, expected one to go on from")
     part = start.parts[0]
@@ -30,7 +31,13 @@ def given_by(start: Checkpoint) -> dict:
 
 
 def grid_of(teacher: Checkpoint) -> dict:
-    """Entries of a recipe for learning from a checkpoint: the student sees what the teacher sees."""
+    """Entries of a recipe for learning from a checkpoint: the student sees what the teacher sees.
+
+    Raises SegMateError for a 3D teacher, whose student does not.
+    """
+    teacher.require_slices(
+        "a teacher in training (segment the CTs with a 3D one by segmate predict, then train on those labels)"
+    )
     preprocessing = teacher.parts[0].preprocessing.to_dict()
     return {
         "preprocessing": {**preprocessing, "z_position": None, "slice_rows": "j"},

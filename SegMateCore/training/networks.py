@@ -155,6 +155,7 @@ class Teacher:
     """
 
     def __init__(self, checkpoint: Checkpoint, organs: OrganSet, recipe: Recipe, device: torch.device):
+        checkpoint.require_slices("a teacher in training")
         self.parts = checkpoint.parts
         for part in self.parts:
             if part.preprocessing.spacing_mm != recipe.preprocessing.spacing_mm:

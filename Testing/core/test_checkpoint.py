@@ -157,7 +157,7 @@ def _drop(key):
 
 BAD_DOCUMENTS = {
     "format missing": (_drop("format"), '"format" is None'),
-    "newer": (_set("format_version", value=2), "newer version.*update segmate-core"),
+    "newer": (_set("format_version", value=3), "newer version.*update segmate-core"),
     "version not a number": (_set("format_version", value="1"), "format_version"),
     "no organs": (_drop("organs"), 'no "organs"'),
     "empty organs": (_set("organs", value=[]), '"organs" is empty'),
@@ -172,7 +172,7 @@ BAD_DOCUMENTS = {
     "no parts": (_set("parts", value=[]), "exactly one part"),
     "cascade": (_set("merge", value="cascade"), "not supported yet"),
     "unknown merge": (_set("merge", value="vote"), "unknown merge"),
-    "softmax": (_set("parts", 0, "activation", value="softmax"), "not supported yet"),
+    "softmax": (_set("parts", 0, "activation", value="softmax"), "activation.*expected sigmoid"),
     "unknown activation": (_set("parts", 0, "activation", value=["tanh"]), "unknown activation"),
     "threshold": (_set("parts", 0, "threshold", value=1.5), "threshold"),
     "thresholds": (_set("parts", 0, "threshold", value=[0.5, 0.5]), "9 of them"),

@@ -60,6 +60,15 @@ def test_json_round_trip():
     assert OrganSet.from_list(NINE.to_list()) == NINE
 
 
+def test_code_and_meaning_are_missing_together_or_not_at_all():
+    row = {**NINE.to_list()[4], "code": None, "meaning": None}
+    (organ,) = OrganSet.from_list([row])
+    assert (organ.name, organ.code, organ.meaning) == ("liver", None, None)
+    for half in ({"code": "10200004"}, {"meaning": "Liver"}, {"code": ""}):
+        with pytest.raises(SegMateError, match="name, code and meaning"):
+            OrganSet.from_list([{**row, **half}])
+
+
 def changed(**values) -> list[dict]:
     return [{**NINE.to_list()[2], **values}]
 

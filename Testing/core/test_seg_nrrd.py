@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from test_segmentation import oblique_affine
 
+from SegMateCore.class_table import organs_of
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import NINE
 from SegMateCore.seg_nrrd import terminology_entry
@@ -120,6 +121,28 @@ def test_a_subset_of_organs_opens_with_its_own_labels(slicer, tmp_path, segmenta
         np.testing.assert_array_equal(segment_mask(slicer, node, name)[0], segmentation.mask(name))
 
 
+def test_slicer_takes_organs_without_a_code_for_tissue(slicer, tmp_path, segmentation):
+    organs = organs_of(["liver", "unknown_lesion_left", "kidney_cyst_right"])
+    labels = np.where(segmentation.labels <= 3, segmentation.labels, 0).astype(np.uint8)
+    Segmentation(labels, segmentation.affine, organs).write(tmp_path / "a.seg.nrrd")
+    node = loaded(slicer, tmp_path / "a.seg.nrrd")
+    logic = slicer.vtkSlicerTerminologiesModuleLogic()
+    entry = slicer.vtkSlicerTerminologyEntry()
+    for organ in organs:
+        segment = node.GetSegmentation().GetSegment(organ.key)
+        assert segment.GetName() == organ.name and segment.GetTerminology() == terminology_entry(organ)
+        np.testing.assert_allclose(np.array(segment.GetColor()) * 255, organ.rgb, atol=1e-3)
+        assert logic.DeserializeTerminologyEntry(segment.GetTerminology(), entry)
+        expected = ("10200004", "Liver") if organ.name == "liver" else ("85756007", "Tissue")
+        kind, modifier = entry.GetTypeObject(), entry.GetTypeModifierObject()
+        assert (kind.GetCodeValue(), kind.GetCodeMeaning()) == expected
+        assert not (modifier and modifier.GetCodeValue())
+        np.testing.assert_array_equal(segment_mask(slicer, node, organ.key)[0], labels == organ.label)
+    node.GetStorageNode().SetFileName(str(tmp_path / "b.seg.nrrd"))
+    assert node.GetStorageNode().WriteData(node) == 1
+    assert Segmentation.read(tmp_path / "b.seg.nrrd", organs).organs == organs
+
+
 def test_what_slicer_saves_again_is_read_back(slicer, tmp_path, segmentation):
     segmentation.write(tmp_path / "a.seg.nrrd")
     node = loaded(slicer, tmp_path / "a.seg.nrrd")
@@ -137,6 +160,11 @@ def test_terminology_by_hand():
         "~SCT^64033007^Kidney~SCT^24028007^Right~Anatomic codes - DICOM master list~^^~^^"
     )
     assert "~SCT^15825003^Aorta~^^~" in terminology_entry(NINE.by_name("aorta"))
+    (uncoded,) = organs_of(["unknown_lesion_left"])
+    assert terminology_entry(uncoded) == (
+        "Segmentation category and type - DICOM master list~SCT^85756007^Tissue~SCT^85756007^Tissue~^^"
+        "~Anatomic codes - DICOM master list~^^~^^"
+    )
 
 
 def edited(path, **changes):

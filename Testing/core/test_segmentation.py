@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from random_grids import rotation
 
+from SegMateCore.class_table import organs_of
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import NINE
 from SegMateCore.segmentation import Segmentation
@@ -55,6 +56,21 @@ def test_a_few_organs_keep_their_labels(tmp_path, segmentation):
         again = Segmentation.read(tmp_path / name)
         assert again.organs == few
         np.testing.assert_array_equal(again.labels, labels)
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.seg.nrrd", "a.nrrd"])
+def test_organs_without_a_code_are_written_and_read(tmp_path, segmentation, name):
+    organs = organs_of(["liver", "unknown_lesion_left", "unknown_lesion_right", "vertebrae_L6"])
+    labels = np.minimum(segmentation.labels, 4)
+    Segmentation(labels, segmentation.affine, organs, PROVENANCE).write(tmp_path / name)
+    again = Segmentation.read(tmp_path / name)
+    assert again.organs == organs and [organ.code for organ in organs][1:] == [None] * 3
+    np.testing.assert_array_equal(again.labels, labels)
+    again.write(tmp_path / "each")
+    for organ in organs:
+        alone = Segmentation.read(tmp_path / "each" / f"{organ.key}.nii.gz")
+        assert alone.organs[0].code == organ.code
+        np.testing.assert_array_equal(alone.labels, labels == organ.label)
 
 
 def test_nifti_is_uint8_with_the_ct_s_own_header_geometry(tmp_path, segmentation, sitk):

@@ -303,7 +303,10 @@ def test_without_onnxruntime_it_says_what_to_do(tmp_path):
 MATRIX = np.eye(4).tolist()
 GOOD = {
     "hello": {"protocol": 1, "folder": "/x", "devices": True},
-    "open": {"checkpoint": "demo", "backend": "auto", "device": "cpu", "precision": "auto", "threads": 2},
+    "open": {
+        "checkpoint": "demo", "backend": "auto", "device": "cpu", "precision": "auto", "threads": 2,
+        "organ_set": "all",
+    },
     "run": {
         "voxels": "a.npy", "labels": "b.npy", "affine": MATRIX, "organs": ["liver"],
         "options": {"chunk": 2, "clean_up": None}, "region": {"ras_to_unit": MATRIX},
@@ -328,6 +331,7 @@ class TestParser:
         fields = parse_request(b'{"id": 1, "op": "open", "checkpoint": "demo"}').fields
         assert fields == {
             "checkpoint": "demo", "backend": "auto", "device": "auto", "precision": "auto", "threads": None,
+            "organ_set": None,
         }  # fmt: skip
 
     @given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))

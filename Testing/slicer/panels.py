@@ -19,7 +19,8 @@ def chosen(widget) -> dict[str, bool]:
 def untick(widget, organ: str) -> None:
     import qt
 
-    next(box for box in widget.ui.organList.findChildren(qt.QCheckBox) if box.text == organ).click()
+    boxes = widget.ui.organList.findChildren(qt.QCheckBox)
+    next(box for box in boxes if box.text == organ and box.visible).click()
 
 
 def entries(combo_box) -> list[str]:

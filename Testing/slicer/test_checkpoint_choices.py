@@ -41,7 +41,7 @@ def test_bundled_first_then_installed_then_recent(choices, tmp_path):
     recent.write_bytes(b"")
     gone = str(tmp_path / "gone.onnx")
     found = choices.checkpoint_choices(tmp_path, [str(recent), gone, str(tmp_path / "a.onnx")], "demo")
-    assert [(choice.title, choice.group) for choice in found] == [
+    assert [(choice.title, choice.group) for choice in found if choice.group != "available"] == [
         ("demo", "bundled"),
         ("a.onnx", "installed"),
         ("b.safetensors", "installed"),
@@ -53,9 +53,30 @@ def test_bundled_first_then_installed_then_recent(choices, tmp_path):
 def test_a_chosen_checkpoint_that_is_gone_stays_in_the_list(choices, tmp_path):
     gone = str(tmp_path / "gone.onnx")
     found = choices.checkpoint_choices(tmp_path / "no folder", [], gone)
-    assert found[-1].word == gone
+    assert [choice.word for choice in found if choice.group == "recent"] == [gone]
     with pytest.raises(SegMateError, match="gone.onnx"):
         choices.read_facts(gone)
+
+
+def test_downloaded_models_are_listed_by_name_and_public_ones_last(choices, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGMATE_MODELS", str(tmp_path))
+    weights = DEMO.with_suffix(".safetensors").read_bytes()
+    for name in ("totalsegmentator_3mm", "mine", "demo"):
+        (tmp_path / f"{name}.safetensors").write_bytes(weights)
+    found = choices.checkpoint_choices(tmp_path / "no folder", [], "totalsegmentator_6mm")
+    groups = {choice.word: choice.group for choice in found}
+    assert groups["mine"] == groups["totalsegmentator_3mm"] == "installed" and groups["demo"] == "bundled"
+    assert groups["totalsegmentator_6mm"] == groups["monai_wholebody_3mm"] == "available"
+    assert [choice.group for choice in found] == sorted(
+        (choice.group for choice in found), key=["bundled", "installed", "recent", "available"].index
+    )
+    assert len(groups) == len(found)
+    for choice in found:
+        assert bool(choice.reason) == (choice.group == "available")
+    facts = choices.read_facts("totalsegmentator_3mm")
+    assert facts.engines == ("torch",) and facts.name == "demo"
+    with pytest.raises(SegMateError, match="about 135 MB.*Download"):
+        choices.read_facts("totalsegmentator_6mm")
 
 
 def test_facts_of_the_demonstration_checkpoint(choices):

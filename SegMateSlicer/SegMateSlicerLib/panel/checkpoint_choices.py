@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from slicer.i18n import tr as _
 
 from SegMateSlicerLib.core_path import ensure_core
 
-BUNDLED, INSTALLED, RECENT = "bundled", "installed", "recent"
+BUNDLED, INSTALLED, RECENT, AVAILABLE = "bundled", "installed", "recent", "available"
 INSTALLED_SUFFIXES = (".onnx", ".safetensors")
 ORIGINAL_SUFFIXES = (".pth", ".pt")
 _TITLE_WIDTH = 106  # as the labels of the form above
@@ -24,11 +24,16 @@ _TITLE_WIDTH = 106  # as the labels of the form above
 
 @dataclass(frozen=True)
 class CheckpointChoice:
-    """One entry of the list. word: what the parameter node keeps; group: BUNDLED, INSTALLED or RECENT."""
+    """One entry of the list.
+
+    word: what the parameter node keeps. group: BUNDLED, INSTALLED, RECENT or AVAILABLE. reason: why it cannot
+    be chosen, "" where it can.
+    """
 
     word: str
     title: str
     group: str
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class CheckpointFacts:
     organs: rows of its organ table (name, rgb, ...). engines: that can run it. spacing_mm: (i, j, k) of the
     grid that the network works on, None for the CT's own. licences: (what, licence), the weights' first.
     onnx_precision: what the graph of its .onnx computes in. cleans_up: whether it recommends a clean-up.
+    organ_sets: name -> rows, of the sets among which one may choose; organ_set: the name of the one it comes
+    with, None where there is no choice.
     """
 
     name: str
@@ -52,21 +59,56 @@ class CheckpointFacts:
     engines: tuple[str, ...]
     onnx_precision: str
     cleans_up: bool
+    organ_sets: dict[str, tuple[dict, ...]] = field(default_factory=dict)
+    organ_set: str | None = None
+
+    def chosen_set(self, name: str) -> str | None:
+        """The organ set that this word chooses: one of other checkpoints stands for this one's own."""
+        return name if name in self.organ_sets else self.organ_set
+
+    def organs_of(self, name: str) -> tuple[dict, ...]:
+        """Rows of the organs of that set."""
+        return self.organ_sets.get(name, self.organs)
 
 
 def checkpoint_choices(folder: Path, recent: Sequence[str], chosen: str) -> list[CheckpointChoice]:
-    """Bundled ones, files in `folder`, then recent ones; `chosen` is among them, also when it is missing."""
+    """Bundled ones, downloaded ones and files in `folder`, recent ones, then public ones to download.
+
+    `chosen` is among them, also when it is missing.
+    """
     ensure_core()
     from SegMateCore.bundled import bundled_checkpoints
+    from SegMateCore.models_folder import installed_models
 
     choices = [CheckpointChoice(name, name, BUNDLED) for name in bundled_checkpoints()]
+    downloaded = [name for name in installed_models() if name not in bundled_checkpoints()]
+    choices += [CheckpointChoice(name, name, INSTALLED) for name in downloaded]
     files = sorted(path for path in folder.glob("*") if path.suffix.lower() in INSTALLED_SUFFIXES)
     choices += [CheckpointChoice(str(path), path.name, INSTALLED) for path in files]
+    public = [choice for choice in _public() if choice.word not in downloaded]
     for word in (*recent, chosen):
-        known = {choice.word for choice in choices}
+        known = {choice.word for choice in (*choices, *public)}
         if word and word not in known and (word == chosen or Path(word).is_file()):
             choices.append(CheckpointChoice(word, Path(word).name, RECENT))
-    return choices
+    return choices + public
+
+
+@functools.cache
+def _public() -> tuple[CheckpointChoice, ...]:
+    """The public models, as if none were here."""
+    from SegMateCore.model_manifest import read_manifest
+
+    return tuple(
+        CheckpointChoice(
+            entry.name,
+            entry.name,
+            AVAILABLE,
+            _("{title}: {classes} structures at {mm} mm, {size}. The button Download... gets it.").format(
+                title=entry.title, classes=entry.classes, mm=f"{entry.spacing_mm:g}", size=entry.size_text
+            ),
+        )
+        for entry in read_manifest().values()
+    )
 
 
 def read_facts(word: str) -> CheckpointFacts:
@@ -80,7 +122,13 @@ def read_facts(word: str) -> CheckpointFacts:
 
     if not word:
         raise SegMateError(_("Choose a checkpoint."))
-    path = resolve_checkpoint(word)
+    try:
+        path = resolve_checkpoint(word)
+    except SegMateError:
+        for choice in _public():
+            if choice.word == word:
+                raise SegMateError(choice.reason) from None
+        raise
     if path.suffix.lower() in ORIGINAL_SUFFIXES:
         raise SegMateError(
             _(
@@ -111,6 +159,8 @@ def _read(path: Path, word: str, stamp: tuple[int, int]) -> CheckpointFacts:
         demonstration=document["demonstration"],
         networks=tuple(part.model_name for part in checkpoint.parts),
         organs=tuple(checkpoint.organs.to_list()),
+        organ_sets={name: tuple(entry["organs"]) for name, entry in document["organ_sets"].items()},
+        organ_set=checkpoint.organ_set,
         spacing_mm=checkpoint.parts[0].preprocessing.spacing_mm,
         cases=len(cases) if isinstance(cases, list) else 0,
         phantoms=len(seeds) if isinstance(seeds, list) else 0,
@@ -122,10 +172,10 @@ def _read(path: Path, word: str, stamp: tuple[int, int]) -> CheckpointFacts:
 
 
 def _engines(path: Path, word: str) -> tuple[str, ...]:
-    """A bundled name may stand for two files, one per engine."""
-    from SegMateCore.bundled import bundled_checkpoints
+    """A name may stand for two files, one per engine."""
+    from SegMateCore.bundled import resolve_checkpoint
 
-    paths = {path} if Path(word).is_file() else {bundled_checkpoints(e)[word] for e in ("auto", "torch")}
+    paths = {path, resolve_checkpoint(word, "torch")}
     suffixes = {path.suffix.lower() for path in paths}
     return tuple(
         engine for engine, suffix in zip(("onnxruntime", "torch"), INSTALLED_SUFFIXES) if suffix in suffixes

@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 from SegMateSlicerLib.core_path import ensure_core
 from SegMateSlicerLib.panel.checkpoint_choices import (
+    AVAILABLE,
     BUNDLED,
     CheckpointChoice,
     CheckpointFacts,
@@ -19,6 +20,7 @@ from SegMateSlicerLib.panel.checkpoint_choices import (
     licences_text,
     read_facts,
 )
+from SegMateSlicerLib.panel.download_dialog import DownloadDialog
 from SegMateSlicerLib.panel.panel_words import as_sentence
 from SegMateSlicerLib.panel.settings import Settings
 from SegMateSlicerLib.panel.value_combo_box import ValueComboBox
@@ -38,6 +40,8 @@ class CheckpointSection:
         # A button: an entry of the list would open its dialog under the mouse wheel and the arrow keys, which
         # Qt reports like a choice.
         ui.browseCheckpointButton.clicked.connect(self.browse)
+        ui.downloadModelButton.clicked.connect(self.download)
+        self._dialog: DownloadDialog | None = None
         self.facts: CheckpointFacts | None = None
         self.problem = ""
         ui.demonstrationLabel.styleSheet = _BANNER
@@ -49,6 +53,7 @@ class CheckpointSection:
         starts = [i for i in range(1, len(choices)) if choices[i].group != choices[i - 1].group]
         entries = [(choice.word, _title(choice)) for choice in choices]
         self._combo.fill(entries, starts)
+        self._combo.explain({choice.word: choice.reason for choice in choices})
         self._combo.show(word)
         self._read(word)
         self._ui.checkpointComboBox.toolTip = _(
@@ -74,6 +79,18 @@ class CheckpointSection:
             label.text = facts_html(self.facts)
             label.toolTip = licences_text(self.facts)
 
+    def download(self) -> None:
+        """Open the dialog of the public models; the one that arrives is chosen."""
+        if self._dialog is None:
+            self._dialog = DownloadDialog(self._ui.downloadModelButton, self._on_chosen)
+        combo_box = self._ui.checkpointComboBox
+        self._dialog.open(combo_box.itemData(combo_box.currentIndex) or "")
+
+    def close(self) -> None:
+        """The panel goes away: a download ends, and goes on from there another time."""
+        if self._dialog is not None:
+            self._dialog.close()
+
     def browse(self) -> None:
         """Ask for a file and choose it."""
         path = qt.QFileDialog.getOpenFileName(
@@ -90,4 +107,6 @@ class CheckpointSection:
 
 
 def _title(choice: CheckpointChoice) -> str:
-    return _("{name} (bundled)").format(name=choice.title) if choice.group == BUNDLED else choice.title
+    if choice.group == BUNDLED:
+        return _("{name} (bundled)").format(name=choice.title)
+    return _("{name} (to download)").format(name=choice.title) if choice.group == AVAILABLE else choice.title

@@ -20,6 +20,7 @@ from SegMateSlicerLib.panel.checkpoint_section import CheckpointSection
 from SegMateSlicerLib.panel.dependency_section import DependencySection
 from SegMateSlicerLib.panel.device_search import DeviceSearch
 from SegMateSlicerLib.panel.organ_list import OrganList
+from SegMateSlicerLib.panel.organ_set_box import OrganSetBox
 from SegMateSlicerLib.panel.panel_state import PanelState
 from SegMateSlicerLib.panel.panel_words import as_sentence, in_panel
 from SegMateSlicerLib.panel.parameters import NODE_FIELDS, SegMateParameters
@@ -48,6 +49,7 @@ class Panel:
         self._tips: dict[str, str] = {}
         self._busy = Busy(self._on_busy)
         self._checkpoint = CheckpointSection(ui, settings, lambda word: self._choose("checkpoint", word))
+        self._organ_set = OrganSetBox(ui, lambda name: self._choose("organSet", name))
         self._organs = OrganList(ui, lambda names: self._choose("skippedOrgans", names))
         self._advanced = AdvancedSection(ui, self._choose)
         self._run_section = RunSection(ui)
@@ -92,6 +94,7 @@ class Panel:
         """The panel goes away: nothing that comes later may touch its widgets."""
         self._closed = True
         self._runs.close()
+        self._checkpoint.close()
         self._soon.stop()
         self.set_parameters(None)
 
@@ -108,7 +111,8 @@ class Panel:
             self._forget_other_output()
             self._checkpoint.show(self._parameters.checkpoint)
             facts = self._checkpoint.facts
-            self._organs.show(facts.organs if facts else (), list(self._parameters.skippedOrgans))
+            self._organ_set.show(facts, self._parameters.organSet)
+            self._organs.show(self._organ_rows(), list(self._parameters.skippedOrgans))
             state = self.state()
             self._advanced.show(self._parameters, state)
             self._run_section.show(state)
@@ -189,7 +193,7 @@ class Panel:
         self._training.save(
             parameters.inputVolume,
             parameters.outputSegmentation,
-            self._checkpoint.facts.organs,
+            self._organ_rows(),
             self._ticked(),
         )
 
@@ -275,6 +279,11 @@ class Panel:
     def _wanted(self) -> list[str] | None:
         """The ticked organs, None where all are."""
         return self._ticked() if self._parameters.skippedOrgans else None
+
+    def _organ_rows(self) -> tuple[dict, ...]:
+        """The organs among which the user ticks, () without a checkpoint."""
+        facts = self._checkpoint.facts
+        return facts.organs_of(self._parameters.organSet) if facts else ()
 
     def _ticked(self) -> list[str]:
         skipped = list(self._parameters.skippedOrgans)

@@ -13,9 +13,13 @@ _PLAIN_WORD = re.compile(r"[a-z]+(?=[\s,:;])")
 def in_panel(message: str) -> str:
     """What SegMateCore says of options, said of what is in the panel. Other messages stay as they are."""
     force = _('tick "Not a CT: segment anyway" under Advanced')
+    torch = _("install PyTorch under Dependencies")
     device = _('choose "processor (CPU)" as device under Advanced')
     words = {
         "use --force (force=True)": force,
+        "pip install 'segmate-core[torch]', then the same command": _("{torch}, then the download").format(
+            torch=torch
+        ),
         "give --device cpu": device,
         "use --device cpu": device,
     }

@@ -24,7 +24,8 @@ NODE_FIELDS = ("inputVolume", "outputSegmentation", "regionOfInterest", "resultT
 class SegMateParameters:
     """Fields that scripts may set; the panel follows.
 
-    checkpoint: a bundled name like "demo", or a path. outputSegmentation: None makes a new one.
+    checkpoint: a bundled name like "demo", or a path. organSet: of a checkpoint with several, another name
+    stands for the one it comes with. outputSegmentation: None makes a new one.
     skippedOrgans: names that are not to be segmented; kept as exceptions, so that a checkpoint with other
     organs starts with all of its own. device: "auto", "cpu", "cuda:0", "mps". chunk: slices per network
     call. resultTable: the figures of the last run. initialized: whether the choices remembered from earlier
@@ -33,6 +34,7 @@ class SegMateParameters:
 
     inputVolume: vtkMRMLScalarVolumeNode
     checkpoint: str = "demo"
+    organSet: str = ""
     outputSegmentation: vtkMRMLSegmentationNode
     skippedOrgans: list[str]
     regionOfInterest: vtkMRMLMarkupsROINode

@@ -139,8 +139,12 @@ class RunControl:
 
 
 def segment_options(parameters: SegMateParameters, organs: list[str] | None):
-    """The SegmentOptions of the panel's choices. Raises SegMateError for a clean-up of another version."""
+    """The SegmentOptions of the panel's choices.
+
+    Raises SegMateError for a clean-up of another version, and for a checkpoint that cannot be read.
+    """
     from SegMateCore.errors import SegMateError
+    from SegMateSlicerLib.panel.checkpoint_choices import read_facts
     from SegMateSlicerLib.runs.run_options import SegmentOptions
 
     if parameters.cleanUp not in _CLEAN_UP:
@@ -149,6 +153,7 @@ def segment_options(parameters: SegMateParameters, organs: list[str] | None):
         raise SegMateError(text.format(given=parameters.cleanUp, known=known))
     return SegmentOptions(
         organs=organs,
+        organ_set=read_facts(parameters.checkpoint).chosen_set(parameters.organSet),
         backend=parameters.engine,
         device=parameters.device,
         precision=parameters.precision,

@@ -14,6 +14,7 @@ _PREFIX = "SegMate/"
 # Field of the parameter node -> key. These are choices of a person or of a machine, not of one scene.
 REMEMBERED = {
     "checkpoint": "Checkpoint",
+    "organSet": "OrganSet",
     "engine": "Engine",
     "device": "Device",
     "precision": "Precision",

@@ -152,6 +152,8 @@ def folder_cases(
                 _("{one} and {two} would have one result: rename one of them").format(one=other, two=path)
             )
     read = Checkpoint.read(resolve_checkpoint(checkpoint, options.backend))
+    if options.organ_set is not None:
+        read = read.with_organ_set(options.organ_set)
     organs = frozenset(options.organs or read.organs.names)
     output = FolderOutput(target, CaseTable.read(target / TABLE_NAME), organs, _provenance(read, options))
     return [FileCase(path, output, checkpoint, options, overwrite) for path in files]
@@ -161,7 +163,8 @@ def _provenance(checkpoint: Checkpoint, options: SegmentOptions) -> dict:
     """What the worker will say of results with these choices."""
     clean_up = options.clean_up
     if clean_up is None:
-        clean_up = bool(checkpoint.document["clean_up"])
+        rules = checkpoint.document["clean_up"] or {}
+        clean_up = any(organ in rules for organ in checkpoint.organs.names)
     region = None if options.roi is None else {"ras_to_unit": roi_ras_to_unit(options.roi)}
     return {
         "weights_sha256": checkpoint.weights_sha256,

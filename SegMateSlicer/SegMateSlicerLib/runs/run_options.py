@@ -15,7 +15,8 @@ from SegMateCore.errors import SegMateError
 class SegmentOptions:
     """How a CT is segmented.
 
-    organs: names ("left lung"), None for all of the checkpoint. backend: "auto", "onnxruntime" or "torch".
+    organs: names ("left lung"), None for all of the set. organ_set: one of the checkpoint's ("nine", "all"),
+    None for the one it comes with. backend: "auto", "onnxruntime" or "torch".
     device: "auto", "cpu", "cuda", "cuda:N" or "mps". precision: "auto", "fp32", "bf16" or "fp16". threads:
     of the CPU, None for all. flip_average: average with the mirrored image. clean_up: True, False, or None
     for what the checkpoint recommends. chunk: slices at a time. force: take volumes that do not look like a
@@ -35,6 +36,7 @@ class SegmentOptions:
     roi: Any = None
     show_3d: bool = False
     table: bool = True
+    organ_set: str | None = None
 
     def __post_init__(self):
         """Raises SegMateError for values of other kinds."""
@@ -49,6 +51,9 @@ class SegmentOptions:
         self._check(("flip_average", "force", "show_3d", "table"), _is_bool, _("True or False"))
         self._check(("clean_up",), lambda value: value is None or _is_bool(value), _("True, False or None"))
         self._check(("backend", "device", "precision"), lambda value: isinstance(value, str), _("a name"))
+        self._check(
+            ("organ_set",), lambda value: value is None or isinstance(value, str), _("a name, or None")
+        )
         self._check(("chunk",), _is_count, _("a whole number of at least 1"))
         self._check(
             ("threads",), lambda value: value is None or _is_count(value),
@@ -84,7 +89,8 @@ class SegmentOptions:
 
     def for_open(self) -> dict:
         """Fields of the worker's open request."""
-        return {name: getattr(self, name) for name in ("backend", "device", "precision", "threads")}
+        names = ("backend", "device", "precision", "threads", "organ_set")
+        return {name: getattr(self, name) for name in names}
 
     def for_run(self) -> dict:
         """The options of the worker's run request."""

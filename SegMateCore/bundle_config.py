@@ -1,0 +1,160 @@
+"""The configuration of a MONAI bundle (configs/*.json), read as data.
+
+MONAI evaluates texts that begin with $ and builds whatever class "_target_" names; here a text is a text.
+Entries are looked up by their path ("inferer#roi_size"), and a value is one of three things: a literal; a
+reference "@other#entry" and nothing more, which is looked up in the same file; or the one switch that bundles
+with two resolutions have, `$LITERAL if @displayable_configs#highres else LITERAL`, whose two literals are
+found by their form. Everything else that begins with $ or @ is refused with its entry named.
+The syntax: docs.monai.io, "Bundle configuration" (MONAI 1.6).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from SegMateCore.errors import SegMateError
+
+SWITCH = "displayable_configs#highres"
+# The genuine files have some ten thousand bytes.
+_LARGEST_FILE = 4_000_000
+_DEEPEST_REFERENCE = 8
+_REFERENCE = re.compile(r"@(\w+(?:(?:#|::)\w+)*)")
+_NUMBERS = r"\[[\d.,\s]*\]"
+_QUOTED = r"'[^'\\]*'|\"[^\"\\]*\""
+_CHOICE = re.compile(
+    rf"\$\s*({_NUMBERS}|{_QUOTED})\s+if\s+@{SWITCH}\s+else\s+({_NUMBERS}|{_QUOTED})\s*"
+)
+_MISSING = object()
+
+
+class BundleConfig:
+    """One JSON file of a bundle. high_resolution: which side of the switch counts."""
+
+    def __init__(self, path: Path, high_resolution: bool = True):
+        self.path = path
+        self.high_resolution = high_resolution
+        self.content = _read_object(path)
+
+    @property
+    def has_switch(self) -> bool:
+        """Whether the bundle knows two resolutions."""
+        return isinstance(self._raw(SWITCH), bool)
+
+    def has(self, entry: str) -> bool:
+        return self._raw(entry) is not _MISSING
+
+    def value(self, entry: str, default: object = _MISSING) -> object:
+        """The literal value of an entry, references and the switch followed, lists element by element.
+
+        Raises SegMateError: the entry is missing and there is no default, or it is an expression.
+        """
+        raw = self._raw(entry)
+        if raw is _MISSING:
+            if default is _MISSING:
+                raise SegMateError(f'{self.path} has no entry "{entry}", which is needed')
+            return default
+        return self._literal(raw, entry, 0)
+
+    def component(self, entry: str, name: str, known: Collection[str]) -> None:
+        """Refuse an entry that is not MONAI's class `name`, or has arguments besides `known`."""
+        raw = self._raw(entry)
+        found = target(raw)
+        if found != name:
+            raise self.refusal(entry, f"is {found or _short(raw)}, expected {name}")
+        for key in raw:
+            if key not in ("_target_", *known):
+                raise self.refusal(
+                    f"{entry}#{key}", f"is an argument of {name} that is not known here; expected only"
+                    f" {', '.join(sorted(known))}"
+                )
+
+    def targets(self, entry: str) -> list[str]:
+        """Class names of a list of components, such as the transforms of a Compose."""
+        raw = self._raw(entry)
+        if not isinstance(raw, list) or not all(target(item) for item in raw):
+            raise self.refusal(entry, f"is {_short(raw)}, expected a list of transforms")
+        return [target(item) for item in raw]
+
+    def refusal(self, entry: str, what: str) -> SegMateError:
+        return SegMateError(f'{self.path}: the entry "{entry}" {what}')
+
+    def raw(self, entry: str) -> object:
+        """What the file has at an entry, unread; None where there is nothing."""
+        found = self._raw(entry)
+        return None if found is _MISSING else found
+
+    def _raw(self, entry: str) -> object:
+        value: object = self.content
+        for key in entry.replace("::", "#").split("#"):
+            if isinstance(value, Mapping) and key in value:
+                value = value[key]
+            elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+                value = value[int(key)]
+            else:
+                return _MISSING
+        return value
+
+    def _literal(self, raw: object, entry: str, depth: int) -> object:
+        if isinstance(raw, list):
+            return [self._literal(item, f"{entry}#{index}", depth) for index, item in enumerate(raw)]
+        if isinstance(raw, Mapping):
+            return {key: self._literal(item, f"{entry}#{key}", depth) for key, item in raw.items()}
+        if not isinstance(raw, str) or not raw.lstrip().startswith(("$", "@")):
+            return raw
+        reference, choice = _REFERENCE.fullmatch(raw), _CHOICE.fullmatch(raw)
+        if reference and depth < _DEEPEST_REFERENCE:
+            found = self._raw(reference[1])
+            if found is _MISSING:
+                raise self.refusal(entry, f"refers to {raw}, which is not there")
+            return self._literal(found, entry, depth + 1)
+        if choice and self.has_switch:
+            return self._chosen(choice, entry)
+        raise self.refusal(
+            entry, f"is {_short(raw)}: expressions are never evaluated; write the value itself in its place"
+        )
+
+    def _chosen(self, choice: re.Match, entry: str) -> object:
+        text = choice[1] if self.high_resolution else choice[2]
+        if text[0] in "'\"":
+            return text[1:-1]
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise self.refusal(entry, f"has {_short(text)}, expected a list of numbers") from None
+
+
+def target(raw: object) -> str | None:
+    """The class that a component names, without its module; None for anything else."""
+    name = raw.get("_target_") if isinstance(raw, Mapping) else None
+    return name.rpartition(".")[2] if isinstance(name, str) else None
+
+
+def _read_object(path: Path) -> dict:
+    if not path.is_file():
+        raise SegMateError(
+            f"no {path}; expected the folder of a MONAI bundle with configs/inference.json,"
+            " configs/metadata.json and models/model.pt"
+        )
+    try:
+        with open(path, "rb") as stream:
+            text = stream.read(_LARGEST_FILE + 1)
+        if len(text) > _LARGEST_FILE:
+            raise SegMateError(f"{path} is larger than {_LARGEST_FILE // 1_000_000} MB: no configuration")
+        content = json.loads(text.decode("utf-8"))
+    except OSError as error:
+        raise SegMateError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise SegMateError(f"{path} is not valid JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise SegMateError(f"{path} holds a {type(content).__name__}, expected a JSON object")
+    return content
+
+
+def _short(value: object) -> str:
+    if value is _MISSING:
+        return "missing"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
