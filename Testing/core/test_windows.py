@@ -57,12 +57,25 @@ def test_the_next_chunk_is_in_the_network_while_this_one_is_used(ahead):
                 running.set()
             return super().run(windows, z_positions)
 
-    stream_of(a_ct(12), Slow(), ahead).slices(0, 1)
+    stream_of(a_ct(12), Slow("cuda:0"), ahead).slices(0, 1)
     assert running.wait(10), "nobody asked for the second chunk, and it did not start"
 
 
+def test_on_a_cpu_the_network_does_not_run_beside_the_labels(ahead):
+    class Noting(BandBackend):
+        def run(self, windows, z_positions):
+            threads.append(threading.current_thread())
+            return super().run(windows, z_positions)
+
+    threads: list[threading.Thread] = []
+    stream = stream_of(a_ct(12), Noting(), ahead)
+    stream.slices(0, 1)
+    stream.slices(4, 5)
+    assert threads == [threading.main_thread()] * 2
+
+
 def test_chunks_after_the_last_slice_wanted_are_not_computed(ahead):
-    backend = BandBackend()
+    backend = BandBackend("cuda:0")
     stream = stream_of(a_ct(40), backend, ahead)
     stream.until(7)
     stream.slices(0, 7)
@@ -96,7 +109,7 @@ def test_networks_of_an_ensemble_run_one_after_the_other():
             return super().run(windows, z_positions)
 
     volume = Volume(a_ct(20), np.eye(4))
-    labels = band_predictor(Counting(), parts=4).predict(volume).labels
+    labels = band_predictor(Counting("cuda:0"), parts=4).predict(volume).labels
     assert Counting.most == 1 and (labels == band_predictor().predict(volume).labels).all()
 
 
@@ -123,12 +136,12 @@ def test_errors_of_the_network_reach_the_caller_and_the_thread_ends():
 
     before = threading.active_count()
     with pytest.raises(KeyError, match="broken"):
-        band_predictor(Broken()).predict(Volume(a_ct(40), np.eye(4)))
+        band_predictor(Broken("cuda:0")).predict(Volume(a_ct(40), np.eye(4)))
     assert threading.active_count() == before
 
 
 def test_after_a_cancel_no_thread_and_no_chunk_is_left():
-    backend = BandBackend()
+    backend = BandBackend("cuda:0")
     before = threading.active_count()
     volume = Volume(a_ct(64), np.eye(4))
     with pytest.raises(Cancelled):
@@ -140,7 +153,7 @@ def test_after_a_cancel_no_thread_and_no_chunk_is_left():
 
 def test_a_generator_of_probabilities_that_is_dropped_ends_its_thread():
     before = threading.active_count()
-    slices = band_predictor().probability_slices(Volume(a_ct(64), np.eye(4)))
+    slices = band_predictor(BandBackend("cuda:0")).probability_slices(Volume(a_ct(64), np.eye(4)))
     next(slices)
     slices.close()
     assert threading.active_count() == before
@@ -187,7 +200,7 @@ def test_windows_of_air_differ_where_the_network_is_told_their_place(ahead):
 def test_out_of_memory_in_the_thread_halves_the_chunk_and_goes_on():
     volume = Volume(a_ct(20), np.eye(4))
     expected = band_predictor().predict(volume).labels
-    found = band_predictor(BandBackend(capacity=3)).predict(volume)
+    found = band_predictor(BandBackend("cuda:0", capacity=3)).predict(volume)
     assert (found.labels == expected).all()
     assert any("2 slices at once" in text for text in found.provenance["warnings"])
     with pytest.raises(SegMateError, match="single slice"):
