@@ -25,13 +25,13 @@ class NetworkCost:
 
 def network_cost(name: str, options: Mapping[str, object], rows: int, columns: int) -> NetworkCost:
     """For a window (1, context, rows, columns). Raises SegMateError for an unknown name or option."""
-    # Tensors on "meta" have shapes and no values, so that this costs neither time nor memory.
-    with torch.device("meta"):
-        network = create_model(name, **{**options, "pretrained": False}).eval()
-        inputs = [torch.zeros(1, network.options["context"], rows, columns)]
-        if network.options.get("film"):
-            inputs.append(torch.zeros(1))
-        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            network(*inputs)
+    # Tensors on "meta" have shapes and no values, so that a run costs neither time nor memory. Some encoders
+    # of older timm compute numbers while they are built, which needs values.
+    network = create_model(name, **{**options, "pretrained": False}).eval().to("meta")
+    inputs = [torch.zeros(1, network.options["context"], rows, columns, device="meta")]
+    if network.options.get("film"):
+        inputs.append(torch.zeros(1, device="meta"))
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(*inputs)
     parameters = sum(values.numel() for values in network.parameters())
     return NetworkCost(parameters, counter.get_total_flops() // 2)
