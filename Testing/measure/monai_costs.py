@@ -58,7 +58,10 @@ def make_checkpoint(path: str, filters: int, window: list[int]) -> None:
         "classes": classes,
         "grouping": everything.to_dict()["grouping"][0],
     }  # fmt: skip
-    document = {"name": "segresnet_costs", "organs": everything.organs.to_list(), "parts": [part]}
+    document = {
+        "name": "segresnet_costs", "organs": everything.organs.to_list(), "parts": [part],
+        "organ_sets": {"all": everything.to_dict()},
+    }  # fmt: skip
     weights = {key: value.numpy() for key, value in network(filters).state_dict().items()}
     Checkpoint.write(path, document, [weights])
 

@@ -7,10 +7,11 @@ its weights are random: they change what is found, not how long it takes.
 from __future__ import annotations
 
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from nnunet_cases import CONFIGURATION, Network
+from nnunet_cases import Network
 from nnunet_models import genuine_trainer, write_plans
 
 # isort: split
@@ -83,5 +84,5 @@ def measure(folder: str, ct: str, threads: int) -> dict:
         "peak_bytes": peak_resident_bytes(),
         "added_bytes": peak_resident_bytes() - before,
         "classes_found": len(np.unique(labels)) - 1,
-        "configuration": CONFIGURATION,
+        "nnunetv2": version("nnunetv2"),
     }

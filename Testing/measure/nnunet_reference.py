@@ -36,7 +36,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 REFERENCES = Path(__file__).parents[1] / "core" / "nnunet_reference"
-STEPS = 240
+STEPS = 600
 SAMPLED = 1500
 
 

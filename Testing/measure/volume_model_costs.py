@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
@@ -26,7 +27,6 @@ import numpy as np
 
 from SegMateCore import Predictor, Volume
 from SegMateCore.benchmark.child import child_environment
-from SegMateCore.benchmark.predict_stages import TimedBackend
 from SegMateCore.benchmark.process_memory import peak_resident_bytes, resident_bytes
 from SegMateCore.benchmark.this_machine import machine_facts
 from SegMateCore.resampling import resample_hu, working_grid
@@ -136,12 +136,35 @@ def table_classes(version: str) -> list[str]:
     return [row["class"] for row in sorted(rows, key=lambda row: row["numbers"][version])]
 
 
+class TimedPatches:
+    """A backend of patches that adds up the seconds of its network, the last layer included."""
+
+    def __init__(self, backend):
+        self._backend = backend
+        self.seconds = 0.0
+
+    def __getattr__(self, name: str):
+        return getattr(self._backend, name)
+
+    def run(self, *arguments) -> np.ndarray:
+        return self._timed(self._backend.run, *arguments)
+
+    def logits(self, values: np.ndarray) -> np.ndarray:
+        return self._timed(self._backend.logits, values)
+
+    def _timed(self, call: Callable[..., np.ndarray], *arguments) -> np.ndarray:
+        started = time.perf_counter()
+        result = call(*arguments)
+        self.seconds += time.perf_counter() - started
+        return result
+
+
 def predict(checkpoint: str, ct: str, threads: int) -> dict:
     """predict, in a process of its own: from voxels in memory to labels in memory."""
     predictor = Predictor.from_checkpoint(checkpoint, "cpu", threads=threads, organ_set="all")
     before = resident_bytes()
     volume = Volume.read(ct)
-    timed = [TimedBackend(backend) for backend in predictor.backends]
+    timed = [TimedPatches(backend) for backend in predictor.backends]
     predictor = Predictor(predictor.checkpoint, timed)
     started = time.perf_counter()
     segmentation = predictor.predict(volume)
