@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
@@ -26,28 +27,46 @@ import torch  # noqa: E402
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name  # noqa: E402
 
 
-def fit(
-    network: Network, fold: int, models: Path, phantoms: Path, source: str, steps: int, seed: int
-) -> None:
-    """One fold of a model folder, unless it is there: fitted in `steps` steps, saved by nnU-Net's trainer."""
-    folder = models / network.folder
-    target = folder / f"fold_{fold}" / "checkpoint_final.pth"
+@dataclass(frozen=True)
+class Fitting:
+    """How a network is fitted.
+
+    phantoms: the folder with even/ and thick/; source: that of the check's input in it; start: a checkpoint
+    whose tensors are taken over where names and shapes agree, None: from nothing.
+    """
+
+    phantoms: Path
+    source: str
+    steps: int
+    start: Path | None
+    seed: int
+
+
+def checkpoint_path(network: Network, fold: int, models: Path) -> Path:
+    return models / network.folder / f"fold_{fold}" / "checkpoint_final.pth"
+
+
+def fit(network: Network, fold: int, models: Path, how: Fitting) -> None:
+    """One fold of a model folder, unless it is there: fitted here, saved by nnU-Net's trainer."""
+    target, folder = checkpoint_path(network, fold, models), models / network.folder
     if target.exists():
         return
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
+    torch.manual_seed(how.seed)
+    rng = np.random.default_rng(how.seed)
     # The input of the check is among them: what matters is that organs are found, not that they are unseen.
     kind = "thick" if network.flat_stages else "even"
-    cases = sorted((phantoms / kind).glob("*/ct.nii.gz"))[:2]
-    cases += (phantoms / source).glob("*/ct.nii.gz")
+    cases = sorted((how.phantoms / kind).glob("*/ct.nii.gz"))[:2]
+    cases += (how.phantoms / how.source).glob("*/ct.nii.gz")
     target.parent.mkdir(parents=True, exist_ok=True)
     write_plans(folder, network, *statistics(cases))
     trainer = genuine_trainer(network, fold, folder)
+    if how.start:
+        take_over(trainer.network, how.start)
     arrays = [preprocessed(path, network, trainer) for path in cases]
     optimiser = torch.optim.AdamW(trainer.network.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-2, steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-2, how.steps, pct_start=0.1)
     started = time.time()
-    for _ in range(steps):
+    for _ in range(how.steps):
         images, labels = batch(arrays, network, rng)
         loss = trainer.loss(trainer.network(images), targets(labels, network))
         optimiser.zero_grad()
@@ -62,6 +81,15 @@ def fit(
     trainer.save_checkpoint(str(target))
     seconds = time.time() - started
     print(f"{network.dataset} fold {fold}: loss {float(loss.detach()):.2f} after {seconds:.0f} s", flush=True)
+
+
+def take_over(network: torch.nn.Module, start: Path) -> None:
+    """Tensors of a checkpoint written here, where names and shapes agree."""
+    given = torch.load(start, weights_only=False)["network_weights"]
+    own = network.state_dict()
+    network.load_state_dict(
+        {key: given[key] if key in given and given[key].shape == own[key].shape else own[key] for key in own}
+    )
 
 
 def statistics(cases: list[Path]) -> tuple[dict[str, float], list[int]]:
