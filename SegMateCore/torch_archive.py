@@ -113,7 +113,8 @@ class TorchArchive:
         start, strides = values[tensor.offset :], [stride * values.itemsize for stride in tensor.strides]
         view = np.lib.stride_tricks.as_strided(start, tensor.shape, strides, writeable=False)
         if tensor.dtype == "bfloat16":
-            return np.asarray(view.astype(np.uint32, order="C") << 16).view(np.float32)
+            # A typed shift: a number without axes would become int64 with numpy 1.
+            return np.asarray(view.astype(np.uint32, order="C") << np.uint32(16)).view(np.float32)
         return np.array(view, dtype=np.dtype(code), order="C")
 
     def _checked_entries(self) -> dict[str, zipfile.ZipInfo]:
