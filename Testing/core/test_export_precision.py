@@ -29,7 +29,7 @@ from SegMateCore.volume import Volume  # noqa: E402
 @pytest.fixture(scope="module")
 def volumes():
     """Part of a torso, coarse: what counts is that the organs are there."""
-    return [make_phantom(2001, 6.0, shape=(26, 60, 72)).volume]
+    return [make_phantom(2001, 4.0, shape=(39, 90, 108)).volume]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_labels_stay_and_the_file_shrinks(exports, precision, megabytes):
     assert set(result.milliseconds) == {"fp32", precision} and min(result.milliseconds.values()) > 0
     assert path.stat().st_size < 1e6 * megabytes  # 25 MB in float32
     # The Dice again, of a CT that the conversion has not seen, over two runs of predict.
-    volume = make_phantom(2010, 6.0, shape=(26, 60, 72)).volume
+    volume = make_phantom(2010, 4.0, shape=(39, 90, 108)).volume
     plain = exports["fp32"][0]
     expected, found = (Predictor.from_checkpoint(p).predict(volume) for p in (plain, path))
     scored = [organ for organ in expected.organs if (expected.labels == organ.label).sum() > 50]
@@ -127,7 +127,7 @@ def test_a_network_that_finds_nothing_cannot_be_compared(bands_onnx):
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_whole_way_by_command(precision, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    volume = make_phantom(2001, 6.0, shape=(26, 60, 72)).volume
+    volume = make_phantom(2001, 4.0, shape=(39, 90, 108)).volume
     volume.write(tmp_path / "ct.nii.gz")
     words = ["convert", "demo", "out.onnx", "--precision", precision, "--quiet"]
     words += [] if precision == "fp32" else ["--calibrate", "ct.nii.gz"]

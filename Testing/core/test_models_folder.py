@@ -48,8 +48,10 @@ def test_the_environment_names_the_folder(tmp_path, monkeypatch):
 def test_records(tmp_path):
     path = tmp_path / "a_1.5mm.safetensors"
     assert read_record(path) == {}
-    write_record(path, {"sources": ["ä"]})
+    write_record(path, {"sources": [{"url": "ä"}]})
     assert (tmp_path / "a_1.5mm.json").is_file()
-    assert read_record(path) == {"sources": ["ä"]}
+    assert read_record(path) == {"sources": [{"url": "ä"}]}
+    (tmp_path / "a_1.5mm.json").write_text('{"sources": ["a"]}')
+    assert read_record(path) == {}
     (tmp_path / "a_1.5mm.json").write_text("[")
     assert read_record(path) == {}

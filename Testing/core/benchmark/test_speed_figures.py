@@ -134,7 +134,10 @@ def stand_ins(figure_file, monkeypatch):
 
     def export(source, path, precision, volumes):
         path.touch()
-        return Agreement(1e-5, 1.0, 10, False, precision, {"liver": 0.9}, {precision: 1.0, "fp32": 2.0})
+        return Agreement(
+            1e-5, 1e-5, 1.0, 10, False, precision, dice={"liver": 0.9},
+            milliseconds={precision: 1.0, "fp32": 2.0},
+        )  # fmt: skip
 
     benchmark = "SegMateCore.benchmark"
     monkeypatch.setattr(f"{benchmark}.against_eager.compare_with_eager", lambda *_: eager)
