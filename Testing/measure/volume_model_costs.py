@@ -17,6 +17,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from importlib import resources
@@ -38,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("ct", type=Path)
     parser.add_argument("--nnunet-python", required=True)
-    parser.add_argument("--work", type=Path, default=Path("/tmp/volume_model_costs"))
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "volume_model_costs")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--classes", type=int, default=117)
     parser.add_argument("--patch", type=int, nargs=3, default=[112, 112, 128])
