@@ -27,9 +27,8 @@ import nibabel
 import numpy as np
 
 from SegMateCore import Predictor, Volume
-from SegMateCore.benchmark.child import child_environment
 from SegMateCore.benchmark.process_memory import peak_resident_bytes, resident_bytes
-from SegMateCore.benchmark.this_machine import machine_facts
+from SegMateCore.benchmark.this_machine import load_average, machine_facts
 from SegMateCore.resampling import resample_hu, working_grid
 
 SPACING_MM = (3.0, 3.0, 3.0)
@@ -50,6 +49,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=["nnunet", "monai"])
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    load_before = load_average()
     given.work.mkdir(parents=True, exist_ok=True)
     run = Children(given.nnunet_python, given.threads)
     pairs = {}
@@ -77,9 +77,15 @@ def main() -> None:
                 rows.append({"model": name, "by": who, "grid": grid, "shape": shape, **figures})
                 show(rows[-1])
     if given.json:
-        facts = {"machine": machine_facts(), "threads": given.threads, "classes": given.classes}
+        facts = {"machine": machine_facts(load_before), "threads": given.threads, "classes": given.classes}
         facts |= {"patch": given.patch, "features": given.features, "filters": given.filters}
         given.json.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n")
+
+
+def _environment() -> dict[str, str]:
+    """This process's, with the scripts of this folder and the package beside it, for any Python."""
+    here = Path(__file__).parent
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parents[1])])}
 
 
 class Children:
@@ -95,17 +101,23 @@ class Children:
         return self._in(self.nnunet_python, function, arguments)
 
     def _in(self, python: str, function: str, arguments: dict) -> dict:
-        env = child_environment()
-        env["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), env["PYTHONPATH"]])
         # The torch of nnU-Net's own code takes as many threads as this says.
-        env |= {"OMP_NUM_THREADS": str(self.threads), "nnUNet_def_n_proc": str(self.threads)}
-        done = subprocess.run(
-            [python, "-W", "ignore", "-m", "SegMateCore.benchmark.child", function],
-            input=json.dumps(arguments), capture_output=True, text=True, env=env,
-        )  # fmt: skip
-        lines = done.stdout.splitlines()
-        if done.returncode != 0 or not lines:
-            raise SystemExit(f"{function} ended with code {done.returncode}:\n{done.stderr[-2000:]}")
+        threads = {"OMP_NUM_THREADS": str(self.threads), "nnUNet_def_n_proc": str(self.threads)}
+        start = "import sys; from SegMateCore.benchmark.child import main; sys.exit(main())"
+        command = [python, "-W", "ignore", "-c", start, function]
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as error:
+            child = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=out, stderr=error, env={**_environment(), **threads}
+            )
+            # The child ends when its stdin does.
+            child.stdin.write(f"{json.dumps(arguments)}\n".encode())
+            child.stdin.flush()
+            code = child.wait()
+            child.stdin.close()
+            texts = [stream.seek(0) or stream.read().decode("utf-8", "replace") for stream in (out, error)]
+        lines = texts[0].splitlines()
+        if code != 0 or not lines:
+            raise SystemExit(f"{function} ended with code {code}:\n{texts[1][-2000:]}")
         answer = json.loads(lines[-1])
         if "error" in answer:
             raise SystemExit(f"{function}: {answer['error']}")
@@ -123,7 +135,7 @@ def unet_models(run: Children, given: argparse.Namespace) -> tuple[str, str]:
     converted = results / "converted.safetensors"
     if not converted.exists():
         command = [sys.executable, "-m", "SegMateCore", "convert", folder, str(converted)]
-        subprocess.run(command, env=child_environment(), check=True)
+        subprocess.run(command, env=_environment(), check=True)
     return folder, str(converted)
 
 
