@@ -7,13 +7,12 @@ for a whole CT. PyTorch is worth it where it computes in bfloat16, twice as fast
 
 from __future__ import annotations
 
-import importlib.util
 import os
-from importlib import metadata
 from pathlib import Path
 
 from SegMateCore.backends.cuda_driver import cuda_device_count
 from SegMateCore.bundled import resolve_checkpoint
+from SegMateCore.engines import found_engines
 from SegMateCore.onnx_providers import available_devices
 
 
@@ -32,17 +31,19 @@ def chosen_engine(backend: str, device: str, precision: str) -> tuple[str, str]:
     """The engine for a user's words, where there is a file for either, and why that one."""
     if backend != "auto":
         return backend, "asked for"
-    if not _installed("torch", "timm"):
+    versions = found_engines()
+    if versions["torch"] is None:
         return "onnxruntime", "PyTorch and timm are not installed"
-    if not _installed("onnxruntime"):
-        return "torch", "ONNX Runtime is not installed"
+    if versions["onnxruntime"] is None:
+        return "torch", "ONNX Runtime is not installed, or does not load"
     kind = device.partition(":")[0]
     if kind == "mps":
         return "torch", "ONNX Runtime does not know the device mps"
     if kind in ("cuda", "auto") and all(word.partition(":")[0] != "cuda" for word, _ in available_devices()):
         if kind == "cuda":
             return "torch", "this ONNX Runtime does not know CUDA"
-        if _torch_has_cuda() and cuda_device_count() > 0:
+        # Builds of torch for CPUs alone call themselves +cpu.
+        if not versions["torch"].endswith("+cpu") and cuda_device_count() > 0:
             return "torch", "there is an NVIDIA GPU, and this ONNX Runtime does not know CUDA"
     if precision in ("bf16", "fp16"):
         return "torch", f"the .onnx does not compute in {precision}"
@@ -52,15 +53,3 @@ def chosen_engine(backend: str, device: str, precision: str) -> tuple[str, str]:
         if cpu_has_bf16():
             return "torch", "in bf16, which this CPU has, it is twice as fast"
     return "onnxruntime", "as fast as torch, and loaded in a fraction of its time"
-
-
-def _installed(*packages: str) -> bool:
-    return all(importlib.util.find_spec(package) is not None for package in packages)
-
-
-def _torch_has_cuda() -> bool:
-    """By its version, without loading it: builds for CPUs alone call themselves +cpu."""
-    try:
-        return not metadata.version("torch").endswith("+cpu")
-    except metadata.PackageNotFoundError:
-        return True  # built by its user

@@ -42,11 +42,12 @@ def test_cuda_goes_to_the_engine_that_has_it(monkeypatch):
 
 def test_a_gpu_that_only_torch_can_use_decides(monkeypatch):
     monkeypatch.setattr(choosing, "cuda_device_count", lambda: 1)
-    monkeypatch.setattr(choosing, "_torch_has_cuda", lambda: True)
+    engines = {"onnxruntime": "1.31.1", "torch": "2.15.0+cu132"}
+    monkeypatch.setattr(choosing, "found_engines", lambda: engines)
     monkeypatch.setattr(choosing, "available_devices", lambda: [("cpu", "CPU")])
     assert chosen_engine("auto", "auto", "auto")[0] == "torch"
     assert chosen_engine("auto", "cpu", "auto")[0] == "onnxruntime"
-    monkeypatch.setattr(choosing, "_torch_has_cuda", lambda: False)
+    engines["torch"] = "2.15.0+cpu"
     assert chosen_engine("auto", "auto", "auto")[0] == "onnxruntime"
 
 
@@ -71,7 +72,8 @@ def test_the_driver_is_asked_and_need_not_be_there(monkeypatch):
 
 @pytest.mark.parametrize("missing, engine", [("torch", "onnxruntime"), ("onnxruntime", "torch")])
 def test_with_one_engine_there_is_nothing_to_choose(monkeypatch, missing, engine):
-    monkeypatch.setattr(choosing, "_installed", lambda *packages: missing not in packages)
+    engines = {"onnxruntime": "1.31.1", "torch": "2.15.0+cpu", missing: None}
+    monkeypatch.setattr(choosing, "found_engines", lambda: engines)
     assert chosen_engine("auto", "auto", "fast")[0] == engine
 
 
