@@ -6,14 +6,14 @@ also hands out the windows that it saw, for calibration.
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 
 from SegMateCore.backends import Backend
+from SegMateCore.benchmark.timing import interleaved
 from SegMateCore.cancelling import IsCancelled
 from SegMateCore.onnx_precision import Windows
 from SegMateCore.predictor import PredictOptions, Predictor
@@ -87,13 +87,18 @@ class LabelAgreement:
         }
 
 
-def milliseconds_per_slice(path: Path, windows: Sequence[Windows]) -> float:
-    """Median over single slices on the CPU, after one that warms up."""
-    backend = Predictor.from_checkpoint(path, device="cpu").backends[0]
-    seconds = []
-    for number in range(_TIMED_RUNS + 1):
-        window = windows[number % len(windows)]
-        started = time.perf_counter()
-        backend.run(window.slices, window.z_position)
-        seconds.append(time.perf_counter() - started)
-    return 1000 * statistics.median(seconds[1:])
+def milliseconds_per_slice(paths: Mapping[str, Path], windows: Sequence[Windows]) -> dict[str, float]:
+    """Median over single slices on the CPU for each named .onnx, which take turns slice by slice."""
+
+    def call(path: Path) -> Callable[[], object]:
+        backend = Predictor.from_checkpoint(path, device="cpu").backends[0]
+        turn = cycle(windows)
+
+        def run_next() -> None:
+            window = next(turn)
+            backend.run(window.slices, window.z_position)
+
+        return run_next
+
+    timings = interleaved([call(path) for path in paths.values()], _TIMED_RUNS, warm_up=1)
+    return {name: 1000 * timing.p50_s for name, timing in zip(paths, timings)}

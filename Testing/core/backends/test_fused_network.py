@@ -225,3 +225,19 @@ def test_quicker_layers_compute_the_same(kind):
         expected = network(x.clone())
         assert replace_layers(network) == 1 and type(network[0]) is not type(layer)
         torch.testing.assert_close(network(x), expected, rtol=1e-5, atol=1e-6)
+
+
+@packs
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_logits_come_as_float32_maps_one_behind_the_other(dtype):
+    if not PackedConvolution.is_supported(dtype):
+        pytest.skip(f"this CPU has no {dtype}")
+    network = with_statistics(create_model("segmate_resnet10t"))
+    fast = fused_network(network, 3, False, dtype=dtype)
+    x = torch.randn(2, 3, 64, 96)
+    with torch.inference_mode():
+        found = fast(x.to(dtype).contiguous(memory_format=torch.channels_last))
+        expected = network(x)["segmentation"]
+    assert found.dtype == torch.float32 and found.is_contiguous()
+    error = float((found - expected).abs().max() / expected.abs().max())
+    assert error < (1e-4 if dtype == torch.float32 else 0.1)
