@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from SegMateCore.backends import open_backend
+from SegMateCore.backends import Backend, open_backend
 from SegMateCore.backends.choosing import chosen_file
 from SegMateCore.benchmark.child import in_child
 from SegMateCore.benchmark.process_memory import peak_resident_bytes, resident_bytes
@@ -68,8 +68,10 @@ class NetworkFigures:
     """One network. given: the word that it was asked for by. weights: "random weights", or the checkpoint's
     name. threads: of the CPU. gpu: its name, None without one or where torch does not run. parameters and
     multiply_accumulates: None where torch is not installed. mean_ms, p50_ms, p95_ms: of one call with `chunk`
-    slices. peak_bytes: on CUDA the most that PyTorch's allocator held while running (memory: "allocator"),
-    elsewhere the growth of the resident set from the loaded runtime to its highest ("resident growth").
+    slices. matmul_rate: multiply-accumulates per second of large matrices on the same device in the same
+    precision (matmul_rate.py), None for other engines than PyTorch. peak_bytes: on CUDA the most that
+    PyTorch's allocator held while running (memory: "allocator"), elsewhere the growth of the resident set
+    from the loaded runtime to its highest ("resident growth").
     """
 
     given: str
@@ -94,8 +96,16 @@ class NetworkFigures:
     p50_ms: float
     p95_ms: float
     slices_per_s: float
+    matmul_rate: float | None
     peak_bytes: int
     memory: str
+
+    @property
+    def matmul_share(self) -> float | None:
+        """Multiply-accumulates per second of the network, as a share of matmul_rate."""
+        if self.matmul_rate is None or self.multiply_accumulates is None:
+            return None
+        return self.multiply_accumulates * self.slices_per_s / self.matmul_rate
 
 
 def measure_networks(
@@ -186,8 +196,16 @@ def measure_part(word: str, path: str, part: int, **options: object) -> dict:
         wanted.size, wanted.size, wanted.chunk, wanted.repeats, wanted.warm_up, parameters, macs,
         wanted.slices, None if macs is None else macs * wanted.slices, Path(path).stat().st_size,
         1000 * timing.mean_s, 1000 * timing.p50_s, 1000 * timing.p95_s, wanted.chunk / timing.p50_s,
-        peak, ALLOCATOR if allocator else RESIDENT,
+        _matmul_rate(backend), peak, ALLOCATOR if allocator else RESIDENT,
     ))  # fmt: skip
+
+
+def _matmul_rate(backend: Backend) -> float | None:
+    if backend.name != "torch":
+        return None
+    from SegMateCore.benchmark.matmul_rate import matmul_rate
+
+    return matmul_rate(backend.device, backend.precision)
 
 
 def load_runtime(checkpoint: Checkpoint) -> None:

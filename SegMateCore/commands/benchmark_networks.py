@@ -150,13 +150,14 @@ def _text(rows) -> str:
             _scaled(row.parameters, 1e6, 2), _scaled(row.multiply_accumulates, 1e9, 3),
             _scaled(row.volume_multiply_accumulates, 1e12, 3), _scaled(row.file_bytes, 1e6, 1),
             f"{row.mean_ms:.1f}", f"{row.p50_ms:.1f}", f"{row.p95_ms:.1f}", f"{row.slices_per_s:.1f}",
+            "-" if row.matmul_share is None else f"{100 * row.matmul_share:.0f}",
             _scaled(row.peak_bytes, 1e6, 0), row.memory,
         )
         for row in rows
     ]  # fmt: skip
     header = (
         "network", "weights", "backend", "M params", "GMAC/slice", "TMAC/volume", "file MB", "mean ms",
-        "p50 ms", "p95 ms", "slices/s", "peak MB", "peak of",
+        "p50 ms", "p95 ms", "slices/s", "% of matmul", "peak MB", "peak of",
     )  # fmt: skip
     return f"{head}\n\n{table(cells, header)}"
 

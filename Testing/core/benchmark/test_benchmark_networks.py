@@ -74,6 +74,7 @@ def test_every_figure_is_there(measured):
         assert row["slices_per_s"] == pytest.approx(1000 / row["p50_ms"])
         assert row["volume_multiply_accumulates"] == 10 * row["multiply_accumulates"] > 0
         assert row["memory"] == "resident growth" and 20e6 < row["peak_bytes"] < 600e6
+    assert 1e8 < random["matmul_rate"] < 1e14 and demo["matmul_rate"] is None
     assert random["file_bytes"] > 4 * random["parameters"] > demo["file_bytes"] > 12e6
 
 
@@ -106,7 +107,7 @@ def told(monkeypatch):
     """Stands in for measurements: two rows, of a GPU and of a CPU."""
     row = NetworkFigures(
         "a.safetensors", "segmate_fastvit", "liver_A", "torch 2.15.0", "cuda:0", "H1", "fp16", 2, 64, 64, 1,
-        3, 1, 10**6, 10**9, 300, 3 * 10**11, 10**6, 1.0, 1.0, 1.0, 1000.0, 10**8, "allocator",
+        3, 1, 10**6, 10**9, 300, 3 * 10**11, 10**6, 1.0, 1.0, 1.0, 1000.0, 4e12, 10**8, "allocator",
     )  # fmt: skip
     other = replace(row, given="demo", device="cpu", gpu=None, peak_bytes=9 * 10**8, memory="resident growth")
     monkeypatch.setattr("SegMateCore.benchmark.networks.measure_networks", lambda *_: iter([row, other]))
@@ -136,6 +137,7 @@ def test_each_row_says_what_memory_it_tells(told, capsys):
     head, *lines = capsys.readouterr().out.splitlines()
     assert "allocator" not in head and "2 CPU threads" in head and "3 calls after 1" in head
     assert lines[-2].endswith("allocator") and lines[-1].endswith("resident growth")
+    assert lines[-2].split()[-3:] == ["25", "100", "allocator"]  # 10^9 * 1000 of 4 * 10^12 a second
 
 
 def test_a_log_of_networks_shows_progress(told, monkeypatch, capsys):
