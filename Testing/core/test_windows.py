@@ -113,12 +113,15 @@ def test_networks_of_an_ensemble_run_one_after_the_other():
     assert Counting.most == 1 and (labels == band_predictor().predict(volume).labels).all()
 
 
-@pytest.mark.parametrize("precision, advice", [("fp16", "--precision fp32"), ("fp32", "damaged")])
-def test_logits_that_are_no_numbers_are_an_error(precision, advice):
+@pytest.mark.parametrize(
+    "value, precision, advice",
+    [(np.nan, "fp16", "--precision fp32"), (np.nan, "fp32", "damaged"), (np.inf, "fp16", "--precision fp32")],
+)
+def test_logits_that_are_no_numbers_are_an_error(value, precision, advice):
     class Overflowing(BandBackend):
         def run(self, windows, z_positions):
             logits = super().run(windows, z_positions)
-            logits[-1, 4, 3, 2] = np.nan
+            logits[-1, 4, 3, 2] = value
             return logits
 
     backend = Overflowing()
