@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from SegMateCore.atomic import atomic_folder
+from SegMateCore.content_hash import volume_sha256
 from SegMateCore.errors import SegMateError
-from SegMateCore.organs import LARGEST_LABEL, NINE, OrganSet
+from SegMateCore.organs import LARGEST_LABEL, NINE, Organ, OrganSet
 from SegMateCore.volume import Volume
 
 FILE_SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd")
@@ -99,8 +100,8 @@ class Segmentation:
         with atomic_folder(folder) as temporary:
             for organ in self.organs:
                 mask = self.as_volume().with_voxels((self.labels == organ.label).view(np.uint8))
-                alone = OrganSet((replace(organ, label=1, partner=None),))
-                write_nifti(mask, temporary / f"{organ.key}.nii.gz", self._document(alone))
+                document = self.document(organ, content_sha256=volume_sha256(mask))
+                write_nifti(mask, temporary / f"{organ.key}.nii.gz", document)
 
     def mask(self, name: str) -> np.ndarray:
         """Where the named organ is, bool (K, J, I)."""
@@ -110,12 +111,14 @@ class Segmentation:
         """The labels as a Volume."""
         return Volume(self.labels, self.affine, self.nifti_geometry)
 
-    def document(self) -> str:
-        """The JSON text of organs and provenance that goes into files."""
-        return self._document(self.organs)
+    def document(self, alone: Organ | None = None, **facts: object) -> str:
+        """The JSON text of organs and provenance that goes into files.
 
-    def _document(self, organs: OrganSet) -> str:
-        return json.dumps({"organs": organs.to_list(), "provenance": self.provenance}, sort_keys=True)
+        alone: the one organ that a file shows, as 1. facts: what more its provenance says.
+        """
+        organs = self.organs if alone is None else OrganSet((replace(alone, label=1, partner=None),))
+        provenance = {**self.provenance, **facts}
+        return json.dumps({"organs": organs.to_list(), "provenance": provenance}, sort_keys=True)
 
 
 def values_in(labels: np.ndarray) -> list[int]:

@@ -55,7 +55,7 @@ def _one_case(arguments: argparse.Namespace, case) -> int:
     for warning in result.warnings:
         note(f"segmate: warning: {warning}")
     if arguments.statistics is not None:
-        _write_statistics(result.statistics, arguments.statistics)
+        _write_statistics(result, arguments.statistics)
     if not arguments.quiet:
         say(format_table(result.statistics))
         note(f"wrote {arguments.output} in {duration(result.seconds)}")
@@ -103,7 +103,7 @@ def _folder(arguments: argparse.Namespace, cases: list) -> int:
                 if result.status == FAILED:
                     failures.append(result)
                 elif table is not None and result.status != SKIPPED:
-                    table.replace(result.case.name, result.statistics)
+                    table.replace(result.case.name, result.statistics, result.provenance)
                     table.write()
                 _report(result, arguments.quiet, sum(counts.values()), len(cases))
                 progress.prefix = f"{cases[min(sum(counts.values()), len(cases) - 1)].name}: "
@@ -133,6 +133,7 @@ def _report(result, quiet: bool, number: int, count: int) -> None:
 def _opened(arguments: argparse.Namespace):
     """(Predictor, Choices)."""
     from SegMateCore.batch import Choices
+    from SegMateCore.commands.recorded_command import recorded_command
     from SegMateCore.predictor import PredictOptions, Predictor
 
     for name in ("chunk", "threads", "patches_at_once"):
@@ -154,7 +155,7 @@ def _opened(arguments: argparse.Namespace):
         arguments.flip_average, arguments.clean_up, arguments.chunk, arguments.force, arguments.overlap,
         arguments.mirror, arguments.patches_at_once,
     )  # fmt: skip
-    choices = Choices(organs, options, arguments.affine)
+    choices = Choices(organs, options, arguments.affine, recorded_command(arguments))
     choices.organ_set(predictor)  # an unknown organ is told before any work
     return predictor, choices
 
@@ -203,10 +204,11 @@ def _announce(predictor, quiet: bool) -> None:
         note(f"checkpoint {document['name']} on {where}, licence: {licences[0]}{more}")
 
 
-def _write_statistics(rows, path: Path) -> None:
+def _write_statistics(result, path: Path) -> None:
     from SegMateCore.statistics import write_csv, write_json
 
-    (write_json if path.suffix.lower() == ".json" else write_csv)(rows, path)
+    write = write_json if path.suffix.lower() == ".json" else write_csv
+    write(result.statistics, path, result.provenance)
 
 
 def _is_file_name(path: Path) -> bool:
