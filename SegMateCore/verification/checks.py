@@ -116,7 +116,7 @@ def _geometry(output: Output, given: CtInput | None) -> Iterator[Check]:
     if known and not _lies_at(output.volume, recorded):
         yield Check("geometry", WRONG, "on another grid than the CT it was made from, as recorded")
     elif given is not None and not (known and recorded.get("file_sha256") == given.file_sha256 is not None):
-        if output.volume.same_grid(given.volume):
+        if same_place(output.volume, given.volume):
             yield Check("geometry", OK)
         else:
             yield Check("geometry", WRONG, f"on another grid than {given.path.name}")
@@ -129,7 +129,12 @@ def _lies_at(volume: Volume, recorded: dict) -> bool:
         grid = Volume(np.broadcast_to(np.uint8(0), recorded["shape"]), np.array(recorded["affine"]))
     except (SegMateError, KeyError, TypeError, ValueError):
         return False
-    return volume.same_grid(grid)
+    return same_place(volume, grid)
+
+
+def same_place(first: Volume, second: Volume) -> bool:
+    """Whether voxels lie at the same places, in whatever order they are stored."""
+    return first.canonical().same_grid(second.canonical())
 
 
 def _input(output: Output, given: CtInput) -> Check:

@@ -16,7 +16,6 @@ import numpy as np
 from SegMateCore.case_table import COLUMNS
 from SegMateCore.content_hash import array_sha256, json_sha256, volume_sha256
 from SegMateCore.errors import SegMateError
-from SegMateCore.input_cases import case_name
 from SegMateCore.organs import OrganSet
 from SegMateCore.provenance import CONTENT_KEY, PROBABILITIES, read_provenance
 from SegMateCore.segmentation import DOCUMENT_KEY, FILE_SUFFIXES, Segmentation, parse_document
@@ -25,6 +24,7 @@ from SegMateCore.volume import Volume
 
 LABELS, MASK, PROBABILITY = "labels", "mask", "probabilities"
 TABLE, PICTURE, UNKNOWN = "table", "picture", "unknown"
+# ".seg.nrrd" stands before ".nrrd".
 SUFFIXES = (*FILE_SUFFIXES, ".csv", ".json", ".png")
 
 
@@ -74,7 +74,8 @@ def find_outputs(path: Path) -> list[Path]:
 def read_outputs(path: Path, root: Path) -> list[Output]:
     """What is in a file; root: the path that is verified. Raises SegMateError for a damaged file."""
     name = path.name if path == root else path.relative_to(root).as_posix()
-    case = name.removesuffix(path.name) + case_name(path).removesuffix(".seg")
+    suffix = next(suffix for suffix in SUFFIXES if name.lower().endswith(suffix))
+    case = name[: -len(suffix)]
     readers = {".csv": _csv_outputs, ".json": _json_output, ".png": _png_output}
     try:
         found = readers.get(path.suffix.lower(), _image_output)(path, name, case)

@@ -13,7 +13,7 @@ from SegMateCore.evaluation.metrics import dice
 from SegMateCore.predictor import PredictOptions, Predictor, Progress
 from SegMateCore.region import BoxRegion
 from SegMateCore.segmentation import Segmentation
-from SegMateCore.verification.checks import NOT_RECORDED, OK, WRONG, Check
+from SegMateCore.verification.checks import NOT_RECORDED, OK, WRONG, Check, same_place
 from SegMateCore.verification.ct_inputs import CtInput, CtInputs
 from SegMateCore.verification.outputs import LABELS, MASK, Output
 
@@ -51,7 +51,7 @@ class Repeating:
         if made["weights_sha256"] != self._predictor.checkpoint.weights_sha256:
             return Check("repeat", WRONG, "cannot be repeated with the weights of another checkpoint")
         repeated = self._repeated(made, given)
-        if not output.volume.same_grid(repeated.as_volume()):
+        if not same_place(output.volume, repeated.as_volume()):
             return Check("repeat", WRONG, f"on another grid than {given.path.name}")
         same_engine = _engine(made) == _engine(repeated.provenance)
         return _compared(output, repeated, same_engine)
