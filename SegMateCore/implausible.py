@@ -71,13 +71,13 @@ PLACES = (
     Place("trachea", "above", ("left lung", "right lung", "liver", "left kidney", "right kidney")),
 )
 
-# Volumes outside these are unusual for an adult, ml. From the masses of the reference man and woman (ICRP
-# Publication 89, 2002: liver 1800 and 1400 g, a kidney 155 and 138, spleen 150 and 130, heart with blood 840
-# and 620, pancreas 140 and 120, esophagus 40 and 35) and CT (liver 1281 +- 219 ml, spleen 195 +- 78: Jasper
-# 2019, doi 10.7860/JCDR/2019/41932.13038; a kidney of men 177 +- 34, of women 146 +- 28: Kwon 2008, Korean J
-# Nephrol 27:659; the right lung is 54 % of both: Yamada 2020, PMC7490509) and the airways (total lung capacity
-# 7.0 and 5.0 l, at the end of a quiet breath 3.3 and 2.7 l, trachea 91 mm by 16.5 mm: ICRP Publication 66,
-# 1994), widened to about a third and three times for breath, build and disease.
+# Volumes outside these are unusual for an adult, ml. Organs of the reference man and woman (ICRP Publication
+# 89, 2002: liver 1800 and 1400 g, a kidney 155 and 138, spleen 150 and 130, heart with blood 840 and 620,
+# pancreas 140 and 120, esophagus 40 and 35), of CT (liver 1281 +- 219 ml, spleen 195 +- 78: Jasper 2019, doi
+# 10.7860/JCDR/2019/41932.13038; a kidney of men 177 +- 34, of women 146 +- 28: Kwon 2008, Korean J Nephrol
+# 27:659; the right lung is 54 % of both: Yamada 2020, PMC7490509) and airways (total lung capacity 7.0 and
+# 5.0 l, at the end of a quiet breath 3.3 and 2.7 l, trachea 91 mm by 16.5 mm: ICRP Publication 66, 1994),
+# widened to about a third and three times for breath, build and disease.
 ADULT_ML = {
     "left lung": (300, 5000), "right lung": (350, 5500), "liver": (300, 5000), "spleen": (30, 2000),
     "left kidney": (30, 700), "right kidney": (30, 700), "heart": (200, 2500), "pancreas": (20, 400),

@@ -91,8 +91,9 @@ def _organs(output: Output, checkpoint: Checkpoint | None) -> Iterator[Check]:
         wanted = _organ_set(output, checkpoint)
         for organ in output.organs:
             known = wanted.by_name(organ.name)
-            label = known.label if output.kind == LABELS else organ.label
-            if (organ.code, organ.modifier, organ.label) != (known.code, known.modifier, label):
+            # One organ by itself is 1, whatever it is among others.
+            labels = (1, known.label) if len(output.organs) == 1 else (known.label,)
+            if (organ.code, organ.modifier) != (known.code, known.modifier) or organ.label not in labels:
                 raise SegMateError(f"the {organ.name} is not that of the checkpoint (code, side or label)")
     except SegMateError as error:
         yield Check("organs", WRONG, str(error))

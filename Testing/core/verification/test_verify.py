@@ -119,6 +119,39 @@ class TestWell:
         assert verified(tmp_path / form) == 0
         assert verified(tmp_path / form, *given, "--repeat") == 0
 
+    def test_an_older_mask_of_one_organ(self, made, tmp_path, bands_onnx, capsys):
+        new = Segmentation.read(made / "out/masks/liver.nii.gz")
+        old = without(new.provenance, *NEW_FACTS)
+        Segmentation(new.labels, new.affine, new.organs, old).write(tmp_path / "liver.nii.gz")
+        given = ("--input", made / "ct.nii.gz", "--checkpoint", bands_onnx, "--repeat")
+        assert verified(tmp_path / "liver.nii.gz", *given) == 0
+        assert "repeat (equal labels); not recorded: labels, input" in capsys.readouterr().out
+
+    def test_older_results_are_finished_and_their_table_goes_on(self, tmp_path, bands_onnx, capsys):
+        for number, name in enumerate("ab"):
+            write_ct(tmp_path / "in" / f"{name}.nii.gz", number)
+        table = tmp_path / "all.csv"
+        words = ["predict", tmp_path / "in", "-o", tmp_path / "out", "--statistics", table]
+        words = [*map(str, words), "--checkpoint", str(bands_onnx)]
+        assert main(words) == 0
+        new = Segmentation.read(tmp_path / "out/a.nii.gz")
+        old = without(new.provenance, *NEW_FACTS)
+        Segmentation(new.labels, new.affine, new.organs, old).write(tmp_path / "out/a.nii.gz")
+        with open(table, newline="") as stream:
+            lines = [line[:-1] for line in csv.reader(stream) if line[0] != "b"]
+        with open(table, "w", newline="") as stream:
+            csv.writer(stream, lineterminator="\n").writerows(lines)
+        (tmp_path / "out/b.nii.gz").unlink()
+        capsys.readouterr()
+        assert main(words) == 0
+        assert "1 done, 1 already finished, 0 failed" in capsys.readouterr().err
+        with open(table, newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        assert [bool(row["provenance"]) for row in rows] == [False] * 9 + [True] + [False] * 8
+        assert verified(table) == 0
+        shown = capsys.readouterr().out
+        assert shown == "all.csv [a]: not recorded: provenance\nall.csv [b]: well: table\n"
+
     def test_files_of_others_say_nothing(self, made, tmp_path, capsys):
         (tmp_path / "notes.json").write_text('["hello"]')
         (tmp_path / "list.csv").write_text("a,b\n1,2\n")
