@@ -1,0 +1,72 @@
+"""A segmentation as a file for hospitals' systems: DICOM SEG for viewers and archives, RTSTRUCT for planning.
+
+Takes a Segmentation and the datasets of the series that it was made of, writes one file. Needs the extra "dicom".
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import replace
+from os import PathLike
+
+from pydicom.dataset import Dataset
+
+from SegMateCore.atomic import atomic_write
+from SegMateCore.dicom_header import add_document, identities
+from SegMateCore.dicom_slices import slices_of
+from SegMateCore.errors import SegMateError
+from SegMateCore.segmentation import Segmentation, values_in
+
+DICOM_SEG, RTSTRUCT = "dicom-seg", "rtstruct"
+DICOM_FORMATS = (DICOM_SEG, RTSTRUCT)
+DICOM_SUFFIX = ".dcm"
+# The library that each needs beside pydicom, and the module that makes it.
+_NEEDS = {DICOM_SEG: "highdicom", RTSTRUCT: "contourpy"}
+
+
+def require_libraries(form: str) -> None:
+    """Raise SegMateError, before any work, where the library for a format is missing."""
+    try:
+        importlib.import_module(_NEEDS[form])
+    except ImportError as error:
+        raise SegMateError(
+            f'--format {form} needs {_NEEDS[form]}: pip install "segmate-core[dicom]"'
+        ) from error
+
+
+def write_dicom(
+    segmentation: Segmentation, datasets: Sequence[Dataset], path: str | PathLike, form: str = DICOM_SEG
+) -> tuple[str, ...]:
+    """Write a segmentation on the slices of its series, atomically; gives warnings.
+
+    datasets: of the series' slices (or its one multi-frame object), pixels not needed, in any order. form: one of
+    DICOM_FORMATS. Organs that were not found are left out of the file, and named in a warning. Raises
+    SegMateError where no organ was found at all, for labels on another grid, and for a series without UIDs.
+    """
+    require_libraries(form)
+    present = set(values_in(segmentation.labels))
+    absent = [organ.name for organ in segmentation.organs if organ.label not in present]
+    if len(absent) == len(segmentation.organs):
+        raise SegMateError("no organ was found, which a DICOM object cannot say: write .nii.gz or .seg.nrrd")
+    warnings = [f"not found, and so not in the DICOM file: {', '.join(absent)}"] if absent else []
+    slices = slices_of(datasets)
+    uids, lacking = identities(slices)
+    warnings += lacking
+    provenance = segmentation.provenance
+    told = {**provenance, "warnings": [*provenance.get("warnings", ()), *warnings]} if provenance else {}
+    made = _make(form)(segmentation, slices, uids)
+    add_document(made, replace(segmentation, provenance=told), slices)
+    with atomic_write(path) as stream:
+        made.save_as(stream, enforce_file_format=True)
+    return tuple(warnings)
+
+
+def _make(form: str):
+    if form == DICOM_SEG:
+        from SegMateCore.dicom_seg import dicom_seg
+
+        return dicom_seg
+    from SegMateCore.rtstruct import rtstruct
+
+    return rtstruct
