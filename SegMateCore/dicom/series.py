@@ -45,7 +45,7 @@ _NEEDED_TAGS = {
 }  # fmt: skip
 _HEADER_TAGS = [
     *_NEEDED_TAGS, "Modality", "SeriesInstanceUID", "SeriesDescription", "ImageType", "NumberOfFrames",
-    "SamplesPerPixel", "PhotometricInterpretation",
+    "SamplesPerPixel", "PhotometricInterpretation", "SOPClassUID", "SOPInstanceUID", "SeriesNumber",
 ]  # fmt: skip
 
 
@@ -59,15 +59,80 @@ class _Slice:
         return str(self.header.get("SeriesInstanceUID", ""))
 
 
-def read_dicom_series(path: str | PathLike) -> Volume:
-    """Read the one CT series of a folder, or the series that a DICOM file belongs to with its neighbours.
+@dataclass(frozen=True)
+class Frame:
+    """One slice: a file, or one frame of a multi-frame file.
 
-    int16 HU, or float32 where the rescaling is not whole. Files that are no CT slices (DICOM SEG, localizers,
-    other files) are ignored. Raises SegMateError for several series and for all that makes no regular stack.
+    path: of an entry of a ZIP, ARCHIVE.zip/ENTRY. frame: 0 for single-frame files, else its number in the
+    file, from 1 as ReferencedFrameNumber counts. position_lps_mm: ImagePositionPatient.
+    """
+
+    path: Path
+    frame: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    position_lps_mm: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class SeriesSummary:
+    """number: SeriesNumber, None where the header has none. count: slices. spacing_mm: along i, j, k; None
+    where the slices make no regular grid, then `problem` says why.
+    """
+
+    uid: str
+    number: int | None
+    description: str
+    count: int
+    spacing_mm: tuple[float, float, float] | None
+    problem: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class DicomSeries:
+    """One CT series that makes a regular grid.
+
+    instances: the slices in the order of the volume's k axis. affine_lps: (4, 4) from (i, j, k, 1) to LPS mm.
+    warnings: repairs that were made, in words without names of files.
+    """
+
+    uid: str
+    instances: tuple[Frame, ...]
+    affine_lps: np.ndarray
+    warnings: tuple[str, ...] = ()
+    _slices: tuple[_Slice, ...] = ()
+
+    def volume(self) -> Volume:
+        """int16 HU, or float32 where the rescaling is not whole. Raises SegMateError."""
+        slices = list(self._slices)
+        rows, columns = int(slices[0].header.Rows), int(slices[0].header.Columns)
+        voxels = collect(_hu(slices), len(slices) * rows * columns)
+        affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ self.affine_lps
+        return Volume(voxels.reshape(len(slices), rows, columns), affine)
+
+    def datasets(self) -> list[Dataset]:
+        """The whole headers without pixels in the order of k; one for a multi-frame file."""
+        paths = dict.fromkeys(one.path for one in self.instances)
+        return [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
+
+
+def read_dicom_series(path: str | PathLike, series: str | None = None) -> Volume:
+    """`open_series(path, series).volume()`."""
+    return open_series(path, series).volume()
+
+
+def open_series(path: str | PathLike, series: str | None = None) -> DicomSeries:
+    """The CT series of a folder, or the one that a DICOM file belongs to with its neighbours.
+
+    series: its SeriesInstanceUID or SeriesNumber, where there are several. Files that are no CT slices (DICOM
+    SEG, localizers, other files) are ignored. Raises SegMateError for several series and for all that makes
+    no regular stack.
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
     slices = _ct_slices(folder)
+    if series is not None:
+        slices = [one for one in slices if series in (one.series, str(one.header.get("SeriesNumber")))]
     if path.is_dir():
         slices = _only_series(slices)
     else:
@@ -77,9 +142,22 @@ def read_dicom_series(path: str | PathLike) -> Volume:
         slices = [one for one in slices if one.series == wanted[0]]
     _check_alike(slices)
     slices, affine = _stack(slices)
-    rows, columns = int(slices[0].header.Rows), int(slices[0].header.Columns)
-    voxels = collect(_hu(slices), len(slices) * rows * columns)
-    return Volume(voxels.reshape(len(slices), rows, columns), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
+    frames = tuple(
+        Frame(
+            one.path, 0, str(one.header.SOPClassUID), str(one.header.SOPInstanceUID),
+            tuple(_numbers(one, "ImagePositionPatient").tolist()),
+        )
+        for one in slices
+    )  # fmt: skip
+    return DicomSeries(slices[0].series, frames, affine, (), tuple(slices))
+
+
+def list_series(path: str | PathLike) -> list[SeriesSummary]:
+    """The CT series at `path`, by number."""
+    return [
+        SeriesSummary(uid, None, "", count, None)
+        for uid, count in Counter(one.series for one in _ct_slices(Path(path))).items()
+    ]
 
 
 def _ct_slices(folder: Path) -> list[_Slice]:
