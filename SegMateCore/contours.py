@@ -1,9 +1,10 @@
 """The outlines of a mask as closed polygons, holes included, by marching squares.
 
-Takes a mask (rows, columns), gives one polygon per connected piece. A hole is joined to its outline by a channel
-of no width, so that a polygon alone says what is inside: the "keyhole" of DICOM PS3.3 C.8.8.6.3. Marching
-squares: contourpy (Lorensen and Cline 1987 in the plane). A polygon holds exactly the centres of its voxels, and
-its area is theirs less half a voxel per outline, plus half a voxel per hole: corners are cut, in both ways.
+Takes a mask (rows, columns), gives one polygon per connected piece. A hole is joined to its outline by a
+channel of no width, so that a polygon alone says what is inside: the "keyhole" of DICOM PS3.3 C.8.8.6.3.
+Marching squares: contourpy (Lorensen and Cline 1987 in the plane). A polygon holds exactly the centres of its
+voxels, and its area is theirs less half a voxel per outline, plus half a voxel per hole: corners are cut, in
+both ways.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ import numpy as np
 from contourpy import FillType, contour_generator
 from scipy import ndimage
 
-# How far from the centre of a voxel its outline crosses the way to the next one, in voxels. Slightly below one
-# half: a reader that rounds vertices to whole voxels then always finds the voxel inside, and voxels that touch
-# at a corner only stay apart, so that no outline touches itself or another one.
+# How far from the centre of a voxel its outline crosses the way to the next one, in voxels. Slightly below
+# one half: a reader that rounds vertices to whole voxels then always finds the voxel inside, and voxels that
+# touch at a corner only stay apart, so that no outline touches itself or another one.
 REACH = 0.49
 
 
 def mask_polygons(mask: np.ndarray) -> list[np.ndarray]:
     """Closed polygons (N, 2) float64 of (column, row) indices, the last point not repeated.
 
-    mask: bool (rows, columns); pieces connect along rows and columns, holes at corners too. Organs that the image
-    cuts end REACH beyond the centres of their outermost voxels. An empty mask has no polygons.
+    mask: bool (rows, columns); pieces connect along rows and columns, holes at corners too. Organs that the
+    image cuts end REACH beyond the centres of their outermost voxels. An empty mask has no polygons.
     """
     boxes = ndimage.find_objects(mask.astype(np.uint8))
     if not boxes:
@@ -43,8 +44,8 @@ def mask_polygons(mask: np.ndarray) -> list[np.ndarray]:
 def _joined(outline: np.ndarray, holes: list[np.ndarray]) -> np.ndarray:
     """One polygon of an outline and its holes, each joined to what lies left of it along a row.
 
-    The leftmost vertex on a row of a hole has only inside to its left, up to the next vertex on that row: that of
-    the outline, or of a hole which begins further left and so has been joined already.
+    The leftmost vertex on a row of a hole has only inside to its left, up to the next vertex on that row:
+    that of the outline, or of a hole which begins further left and so has been joined already.
     """
     starts = [_leftmost_on_a_row(hole) for hole in holes]
     for start, hole in sorted(zip(starts, holes), key=lambda pair: pair[1][pair[0], 0]):

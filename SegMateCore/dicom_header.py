@@ -1,9 +1,9 @@
 """The header of a DICOM result: what it repeats of its source, and what it says of itself.
 
-Takes the slices of the source, gives the attributes of the modules Patient, General Study, Frame of Reference,
-General Series and General Equipment (DICOM PS3.3 C.7). Of the patient and the study only those of type 1 and 2
-are repeated, which every object must have; everything else in the source's header stays there. Nothing here
-logs, or puts a value of the source into an error.
+Takes the slices of the source, gives the attributes of the modules Patient, General Study, Frame of
+Reference, General Series and General Equipment (DICOM PS3.3 C.7). Of the patient and the study only those of
+type 1 and 2 are repeated, which every object must have; everything else in the source's header stays there.
+Nothing here logs, or puts a value of the source into an error.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import datetime
+from os import PathLike
 
 from pydicom import config
-from pydicom.dataelem import DataElement
 from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_partial
 from pydicom.multival import MultiValue
 from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
@@ -55,14 +57,16 @@ LONGEST_LO, LONGEST_SH = 64, 16
 def identities(slices: Sequence[Slice]) -> tuple[dict[str, str], tuple[str, ...]]:
     """(UIDs of study, series and frame of reference, warnings).
 
-    One that the source lacks, as some anonymised files do, is made from its SOP Instance UIDs, the same one each
-    time, with a warning. Raises SegMateError for slices that differ in one.
+    One that the source lacks, as some anonymised files do, is made from its SOP Instance UIDs, the same one
+    each time, with a warning. Raises SegMateError for slices that differ in one.
     """
     found, lacking = {}, []
     for name in IDENTITIES:
         values = {str(one.dataset.get(name) or "") for one in slices}
         if len(values) > 1:
-            raise SegMateError(f"the slices have {len(values)} different {name}s, expected those of one series")
+            raise SegMateError(
+                f"the slices have {len(values)} different {name}s, expected those of one series"
+            )
         found[name] = values.pop()
         if not found[name]:
             lacking.append(name)
@@ -153,7 +157,8 @@ def side_code(organ: Organ) -> Code | None:
 def code_item(code: Code) -> Dataset:
     """A code as an item of a sequence, DICOM PS3.3 table 8.8-1."""
     item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
+    item.CodeValue, item.CodingSchemeDesignator = code.value, code.scheme_designator
+    item.CodeMeaning = code.meaning
     return item
 
 
@@ -173,3 +178,16 @@ def read_document(dataset: Dataset) -> str:
         return ""
     # Without a dictionary for private attributes, an implicit VR is read as bytes.
     return value.decode("utf-8", "replace").rstrip("\0 ") if isinstance(value, bytes) else str(value)
+
+
+def read_file_document(path: str | PathLike) -> str:
+    """The JSON text in a DICOM SEG or RTSTRUCT of ours, empty in other files; nothing behind it is read.
+
+    Raises SegMateError for a damaged file.
+    """
+    try:
+        with open(path, "rb") as stream:
+            return read_document(read_partial(stream, lambda tag, vr, length: tag.group > PRIVATE_GROUP))
+    # Damaged files make pydicom fail in many ways.
+    except Exception as error:
+        raise SegMateError(f"{path}: this is no readable DICOM file") from error

@@ -1,38 +1,24 @@
 """A segmentation as a file for hospitals' systems: DICOM SEG for viewers and archives, RTSTRUCT for planning.
 
-Takes a Segmentation and the datasets of the series that it was made of, writes one file. Needs the extra "dicom".
+Takes a Segmentation and the datasets of the series that it was made of, writes one file. Needs the extra
+"dicom".
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
+from pathlib import Path
 
 from pydicom.dataset import Dataset
 
 from SegMateCore.atomic import atomic_write
+from SegMateCore.dicom_formats import DICOM_SEG, check_replaceable, require_libraries
 from SegMateCore.dicom_header import add_document, identities
 from SegMateCore.dicom_slices import slices_of
 from SegMateCore.errors import SegMateError
 from SegMateCore.segmentation import Segmentation, values_in
-
-DICOM_SEG, RTSTRUCT = "dicom-seg", "rtstruct"
-DICOM_FORMATS = (DICOM_SEG, RTSTRUCT)
-DICOM_SUFFIX = ".dcm"
-# The library that each needs beside pydicom, and the module that makes it.
-_NEEDS = {DICOM_SEG: "highdicom", RTSTRUCT: "contourpy"}
-
-
-def require_libraries(form: str) -> None:
-    """Raise SegMateError, before any work, where the library for a format is missing."""
-    try:
-        importlib.import_module(_NEEDS[form])
-    except ImportError as error:
-        raise SegMateError(
-            f'--format {form} needs {_NEEDS[form]}: pip install "segmate-core[dicom]"'
-        ) from error
 
 
 def write_dicom(
@@ -40,8 +26,8 @@ def write_dicom(
 ) -> tuple[str, ...]:
     """Write a segmentation on the slices of its series, atomically; gives warnings.
 
-    datasets: of the series' slices (or its one multi-frame object), pixels not needed, in any order. form: one of
-    DICOM_FORMATS. Organs that were not found are left out of the file, and named in a warning. Raises
+    datasets: of the series' slices (or its one multi-frame object), pixels not needed, in any order. form:
+    one of DICOM_FORMATS. Organs that were not found are left out of the file, and named in a warning. Raises
     SegMateError where no organ was found at all, for labels on another grid, and for a series without UIDs.
     """
     require_libraries(form)
@@ -60,6 +46,16 @@ def write_dicom(
     with atomic_write(path) as stream:
         made.save_as(stream, enforce_file_format=True)
     return tuple(warnings)
+
+
+def write_for_series(
+    segmentation: Segmentation, source: Path, path: Path, form: str, series: str | None = None
+) -> tuple[str, ...]:
+    """write_dicom for the series at `source`; series: which one, as open_series takes it."""
+    from SegMateCore.dicom import open_series
+
+    check_replaceable(path)
+    return write_dicom(segmentation, open_series(source, series).datasets(), path, form)
 
 
 def _make(form: str):

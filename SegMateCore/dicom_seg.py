@@ -1,9 +1,9 @@
 """Segmentations as DICOM SEG: one object whose frames lie on the slices of the series that was segmented.
 
-Takes a Segmentation and the source's Slices, gives a dataset of the SOP class Segmentation (DICOM PS3.3 A.51),
-BINARY, by highdicom. Each organ that was found is a segment with SNOMED CT codes, a colour and the algorithm's
-identification; each of its frames refers to the slice that it was found on. Frames without the organ are left
-out, as are organs that were not found.
+Takes a Segmentation and the source's Slices, gives a dataset of the SOP class Segmentation (DICOM PS3.3
+A.51), BINARY, by highdicom. Each organ that was found is a segment with SNOMED CT codes, a colour and the
+algorithm's identification; each of its frames refers to the slice that it was found on. Frames without the
+organ are left out, as are organs that were not found.
 """
 
 from __future__ import annotations
@@ -111,7 +111,9 @@ def _segment(number: int, organ: Organ, segmentation: Segmentation):
         segment.SegmentAlgorithmType, segment.SegmentAlgorithmName = "SEMIAUTOMATIC", NOT_RECORDED
     side = side_code(organ)
     if side is not None:
-        segment.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [code_item(side)]
+        segment.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [
+            code_item(side)
+        ]
     return segment
 
 

@@ -2,8 +2,8 @@
 
 Takes datasets without pixels (one per slice, or one multi-frame object), gives Slices sorted along their
 normal: each knows where it lies, what it is called (SOP Instance UID, frame) and needs no neighbour, so that
-tilted and unevenly spaced series keep the slices that they have. Attributes: DICOM PS3.3 C.7.6.2 (Image Plane),
-C.7.6.16 (Multi-frame Functional Groups).
+tilted and unevenly spaced series keep the slices that they have. Attributes: DICOM PS3.3 C.7.6.2 (Image
+Plane), C.7.6.16 (Multi-frame Functional Groups).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from SegMateCore.errors import SegMateError
 from SegMateCore.segmentation import Segmentation
 
 RAS_OF_LPS = np.array([-1.0, -1.0, 1.0])
-# Labels and slices are on one grid when no corner lies further from the centre of its voxel than the larger of
-# these: headers round positions to 0.1 mm, and volumes are made of evenly spaced slices.
+# Labels and slices are on one grid when no corner lies further from the centre of its voxel than the larger
+# of these: headers round positions to 0.1 mm, and volumes are made of evenly spaced slices.
 TOLERANCE_MM = 0.15
 TOLERANCE_VOXELS = 0.1
 
@@ -62,7 +62,7 @@ def slices_of(datasets: Sequence[Dataset]) -> list[Slice]:
     """Every slice of a series, sorted along the normal. Raises SegMateError for slices that differ in kind."""
     if not datasets:
         raise SegMateError("the series has no slices, expected at least one")
-    slices = [one for dataset in datasets for one in _slices_in(dataset)]
+    slices = [one for dataset in datasets for one in frames_in(dataset)]
     first = slices[0]
     for one in slices:
         differs = np.abs(one.row_mm - first.row_mm).max() > 1e-3
@@ -84,7 +84,9 @@ def labels_on_slices(segmentation: Segmentation, slices: Sequence[Slice]) -> np.
     organs on planes that no slice has.
     """
     to_index = np.linalg.inv(segmentation.affine)
-    corners = np.array([(one.corners_mm() * RAS_OF_LPS) @ to_index[:3, :3].T + to_index[:3, 3] for one in slices])
+    corners = np.array(
+        [(one.corners_mm() * RAS_OF_LPS) @ to_index[:3, :3].T + to_index[:3, 3] for one in slices]
+    )
     columns, rows = _array_axes(corners[0], slices[0])
     across = ({0, 1, 2} - {columns, rows}).pop()
     # From (i, j, k) to the axes (slices, rows, columns) of the slices' own images.
@@ -108,10 +110,13 @@ def labels_on_slices(segmentation: Segmentation, slices: Sequence[Slice]) -> np.
     return labels
 
 
-def _slices_in(dataset: Dataset) -> list[Slice]:
+def frames_in(dataset: Dataset) -> list[Slice]:
+    """Every slice of one dataset, in the order of the file. Raises SegMateError."""
     if "PerFrameFunctionalGroupsSequence" not in dataset:
         return [_slice(dataset, None, dataset, dataset, dataset)]
-    shared = dataset.SharedFunctionalGroupsSequence[0] if "SharedFunctionalGroupsSequence" in dataset else None
+    shared = (
+        dataset.SharedFunctionalGroupsSequence[0] if "SharedFunctionalGroupsSequence" in dataset else None
+    )
     found = []
     for frame, groups in enumerate(dataset.PerFrameFunctionalGroupsSequence):
         macros = []
@@ -158,7 +163,9 @@ def _array_axes(corners: np.ndarray, one: Slice) -> tuple[int, int]:
         step = np.abs(corners[other] - corners[0]) / max(count - 1, 1)
         along.append(int(step.argmax()))
     if along[0] == along[1]:
-        raise SegMateError("the labels' axes do not run along the slices: expected labels on the series' grid")
+        raise SegMateError(
+            "the labels' axes do not run along the slices: expected labels on the series' grid"
+        )
     return along[0], along[1]
 
 

@@ -2,8 +2,8 @@
 
 Takes a Segmentation and the source's Slices, gives a dataset of the SOP class RT Structure Set (DICOM PS3.3
 A.19). Every slice's contours lie in its own plane and refer to it. Holes are joined to their outlines
-(contours.py), not left to be inferred: of the readers at hand some add up contours (plastimatch) and some count
-by parity (rt-utils, dicompyler), and both find these right.
+(contours.py), not left to be inferred: of the readers at hand some add up contours (plastimatch) and some
+count by parity (rt-utils, dicompyler), and both find these right.
 """
 
 from __future__ import annotations

@@ -29,24 +29,29 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _one_case(arguments: argparse.Namespace, case) -> int:
     from SegMateCore.batch import Outputs, segment_case
-    from SegMateCore.segmentation import FILE_SUFFIXES
+    from SegMateCore.dicom_formats import check_replaceable, dicom_format, require_series
+    from SegMateCore.segmentation import DICOM_SUFFIX, FILE_SUFFIXES
     from SegMateCore.statistics import format_table
 
     form = _form(arguments)
     per_organ = form == "per-organ"
     if not per_organ and not _is_file_name(arguments.output):
         raise SegMateError(
-            f"{arguments.output} has none of the suffixes {', '.join(FILE_SUFFIXES)}; add --per-organ to"
+            f"{arguments.output} has none of the suffixes {', '.join((*FILE_SUFFIXES, DICOM_SUFFIX))}; add --per-organ to"
             " write one file per organ into a folder of that name"
         )
     if per_organ and _is_file_name(arguments.output):
         raise SegMateError(f"--per-organ writes into a folder, {arguments.output} is the name of a file")
-    if form is not None and not per_organ and not arguments.output.name.lower().endswith(f".{form}"):
+    dicom = dicom_format(arguments.output, form)
+    if form is not None and not (per_organ or dicom or arguments.output.name.lower().endswith(f".{form}")):
         raise SegMateError(f"--format {form} does not go with the name {arguments.output}: leave one out")
+    if dicom is not None:
+        require_series(case.source, dicom)
+        check_replaceable(arguments.output)
     _check_suffix("--preview", arguments.preview, (".png",))
     _check_suffix("--statistics", arguments.statistics, (".csv", ".json"))
     _check_targets(arguments, [case])
-    outputs = Outputs(arguments.output, per_organ, arguments.preview, arguments.probabilities)
+    outputs = Outputs(arguments.output, per_organ, arguments.preview, arguments.probabilities, dicom)
     with interruptible() as asked:
         predictor, choices = _opened(arguments)
         with ProgressLine(arguments.quiet) as progress:
@@ -65,6 +70,7 @@ def _one_case(arguments: argparse.Namespace, case) -> int:
 def _folder(arguments: argparse.Namespace, cases: list) -> int:
     from SegMateCore.batch import FAILED, SKIPPED, Outputs, run_batch
     from SegMateCore.case_table import CaseTable
+    from SegMateCore.dicom_formats import DICOM_FORMATS, require_libraries
     from SegMateCore.finished import is_finished
 
     if _is_file_name(arguments.output) or arguments.output.is_file():
@@ -76,6 +82,8 @@ def _folder(arguments: argparse.Namespace, cases: list) -> int:
         raise SegMateError(f"{arguments.input} holds {len(cases)} cases: --preview takes a folder")
     _check_targets(arguments, cases)
     form = _form(arguments) or "nii.gz"
+    if form in DICOM_FORMATS:
+        require_libraries(form)
     work = [
         (case, Outputs.in_folder(arguments.output, case, form, arguments.preview, arguments.probabilities))
         for case in cases
@@ -210,9 +218,9 @@ def _write_statistics(rows, path: Path) -> None:
 
 
 def _is_file_name(path: Path) -> bool:
-    from SegMateCore.segmentation import FILE_SUFFIXES
+    from SegMateCore.segmentation import DICOM_SUFFIX, FILE_SUFFIXES
 
-    return path.name.lower().endswith(FILE_SUFFIXES) and not path.is_dir()
+    return path.name.lower().endswith((*FILE_SUFFIXES, DICOM_SUFFIX)) and not path.is_dir()
 
 
 def _check_suffix(option: str, path: Path | None, suffixes: tuple[str, ...]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from SegMateCore.dicom_formats import DICOM_FORMATS
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `segmate predict`."""
@@ -21,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OUTPUT",
         type=Path,
         required=True,
-        help="one CT: FILE.nii.gz or .nii (labels), FILE.seg.nrrd (for 3D Slicer), or a folder with"
-        " --per-organ; a folder of cases: a folder. Missing folders are made, an existing file is replaced",
+        help="one CT: FILE.nii.gz or .nii (labels), FILE.seg.nrrd (for 3D Slicer), FILE.dcm (DICOM SEG,"
+        " or RTSTRUCT with --format; of a DICOM series), or a folder with --per-organ; a folder of cases: a folder. Missing folders are made, an existing file is replaced",
     )
     _add_network_options(parser)
     _add_input_options(parser)
@@ -154,8 +156,9 @@ def _add_result_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--format",
-        choices=("nii.gz", "seg.nrrd", "per-organ"),
-        help="for a folder of cases, what to write for each (default: nii.gz)",
+        choices=("nii.gz", "seg.nrrd", "per-organ", *DICOM_FORMATS),
+        help="for a folder of cases, what to write for each (default: nii.gz); of a .dcm, which DICOM object"
+        " (default: dicom-seg)",
     )
     group.add_argument(
         "--overwrite",
