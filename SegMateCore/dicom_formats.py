@@ -51,8 +51,8 @@ def require_series(source: Path, form: str) -> None:
 
     if source.is_file() and source.name.lower().endswith(VOLUME_SUFFIXES):
         raise SegMateError(
-            f"{source} is no DICOM series, which --format {form} refers to: give the series, or write .nii.gz or"
-            " .seg.nrrd"
+            f"{source} is no DICOM series, which --format {form} refers to: give the series, or write .nii.gz"
+            " or .seg.nrrd"
         )
     require_libraries(form)
 

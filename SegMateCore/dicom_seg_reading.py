@@ -110,7 +110,7 @@ def _own_document(dataset: Dataset) -> tuple[OrganSet | None, dict, np.ndarray |
 def _grid(
     frames: list[Slice], positions: np.ndarray | None, dataset: Dataset
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """(LPS mm of the first slice, step to the next, count of slices). Raises SegMateError for uneven frames."""
+    """(LPS mm of the first slice, step to the next, count of slices). Raises SegMateError if uneven."""
     own = positions is not None
     if not own:
         positions = np.array([one.position_mm for one in frames])
@@ -187,8 +187,8 @@ def _fill(labels: np.ndarray, dataset: Dataset, places: list[int], organs: list[
             if taken.size:
                 other = next((one.name for one in organs if one.label == taken[0]), "another")
                 raise SegMateError(
-                    f"the segments {other!r} and {organ.name!r} overlap, which a label map cannot hold: give the"
-                    " segments as one file each"
+                    f"the segments {other!r} and {organ.name!r} overlap, which a label map cannot hold: give"
+                    " the segments as one file each"
                 )
             plane[mask] = organ.label
             done += 1

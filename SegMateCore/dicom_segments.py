@@ -56,7 +56,8 @@ def organs_by_number(segments: Sequence[Segment], organs: OrganSet) -> dict[int,
         organ = _match(segment, organs)
         if organ is None:
             raise SegMateError(
-                f"the segment {segment.label!r} is no organ of the table, expected one of: {', '.join(organs.names)}"
+                f"the segment {segment.label!r} is no organ of the table, expected one of:"
+                f" {', '.join(organs.names)}"
             )
         found[segment.number] = organ
     return found

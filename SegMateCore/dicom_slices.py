@@ -59,7 +59,7 @@ class Slice:
 
 
 def slices_of(datasets: Sequence[Dataset]) -> list[Slice]:
-    """Every slice of a series, sorted along the normal. Raises SegMateError for slices that differ in kind."""
+    """Every slice of a series, sorted along the normal. Raises SegMateError where they differ in kind."""
     if not datasets:
         raise SegMateError("the series has no slices, expected at least one")
     slices = [one for dataset in datasets for one in frames_in(dataset)]
@@ -182,8 +182,8 @@ def _check_in_plane(corners: np.ndarray, segmentation: Segmentation, columns: in
         if not off <= _tolerance_voxels(segmentation, axis):
             spacing_mm = float(np.linalg.norm(segmentation.affine[:3, axis]))
             raise SegMateError(
-                f"the labels lie up to {off * spacing_mm:.1f} mm beside the slices' pixels: expected labels on"
-                " the series' own grid"
+                f"the labels lie up to {off * spacing_mm:.1f} mm beside the slices' pixels: expected labels"
+                " on the series' own grid"
             )
 
 
@@ -213,6 +213,6 @@ def _check_nothing_lost(view: np.ndarray, planes: np.ndarray) -> None:
     missing = [plane for plane in sorted(set(range(len(view))) - set(planes.tolist())) if view[plane].any()]
     if missing:
         raise SegMateError(
-            f"{len(missing)} planes with organs have no slice in the series: expected all slices that the labels"
-            " were made of"
+            f"{len(missing)} planes with organs have no slice in the series: expected all slices that the"
+            " labels were made of"
         )

@@ -129,7 +129,7 @@ def _contours(organ: Organ, labels: np.ndarray, slices: Sequence[Slice]) -> Data
 
 
 def _contour_data(points_mm: np.ndarray) -> RawDataElement:
-    """Points (N, 3) as text, as it stands in the file: as objects, a million numbers take seconds and 1 GB."""
+    """Points (N, 3) as text, as it stands in the file: a million numbers as objects take seconds."""
     text = "\\".join(map(repr, np.round(points_mm, DECIMALS).ravel().tolist())).encode("ascii")
     text += b" " * (len(text) % 2)
     return RawDataElement(_CONTOUR_DATA, "DS", len(text), text, 0, True, True)

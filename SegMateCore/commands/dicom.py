@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "labels",
         metavar="LABELS",
         type=Path,
-        help="a label map on the series' own grid, in any order of axes: .nii.gz, .nii, .seg.nrrd, .nrrd, or a"
-        " DICOM SEG",
+        help="a label map on the series' own grid, in any order of axes: .nii.gz, .nii, .seg.nrrd, .nrrd,"
+        " or a DICOM SEG",
     )
     parser.add_argument(
         "--reference",
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 0. Raises SegMateError for labels or a series that cannot be read, or do not belong together."""
+    """Exit code 0. Raises SegMateError for labels or a series that cannot be read or used together."""
     from SegMateCore.dicom_formats import check_replaceable, dicom_format, require_series
     from SegMateCore.dicom_results import write_for_series
     from SegMateCore.errors import SegMateError

@@ -37,8 +37,8 @@ def _one_case(arguments: argparse.Namespace, case) -> int:
     per_organ = form == "per-organ"
     if not per_organ and not _is_file_name(arguments.output):
         raise SegMateError(
-            f"{arguments.output} has none of the suffixes {', '.join((*FILE_SUFFIXES, DICOM_SUFFIX))}; add --per-organ to"
-            " write one file per organ into a folder of that name"
+            f"{arguments.output} has none of the suffixes {', '.join((*FILE_SUFFIXES, DICOM_SUFFIX))}; add"
+            " --per-organ to write one file per organ into a folder of that name"
         )
     if per_organ and _is_file_name(arguments.output):
         raise SegMateError(f"--per-organ writes into a folder, {arguments.output} is the name of a file")

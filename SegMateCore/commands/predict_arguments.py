@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         help="one CT: FILE.nii.gz or .nii (labels), FILE.seg.nrrd (for 3D Slicer), FILE.dcm (DICOM SEG,"
-        " or RTSTRUCT with --format; of a DICOM series), or a folder with --per-organ; a folder of cases: a folder. Missing folders are made, an existing file is replaced",
+        " or RTSTRUCT with --format; of a DICOM series), or a folder with --per-organ; a folder of"
+        " cases: a folder. Missing folders are made, an existing file is replaced",
     )
     _add_network_options(parser)
     _add_input_options(parser)
