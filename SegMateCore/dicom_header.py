@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 from os import PathLike
+from uuid import NAMESPACE_OID, uuid5
 
 from pydicom import config
 from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -70,7 +71,9 @@ def identities(slices: Sequence[Slice]) -> tuple[dict[str, str], tuple[str, ...]
         found[name] = values.pop()
         if not found[name]:
             lacking.append(name)
-            found[name] = generate_uid(None, [name, *sorted(one.sop_instance_uid for one in slices)])
+            instances = " ".join(sorted(one.sop_instance_uid for one in slices))
+            # A UUID as a UID: DICOM PS3.5 B.2.
+            found[name] = f"2.25.{uuid5(NAMESPACE_OID, f'{name} {instances}').int}"
     if not lacking:
         return found, ()
     warning = f"the series has no {', '.join(lacking)}: the result has one of its own, and may be filed apart"

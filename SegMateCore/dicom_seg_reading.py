@@ -8,6 +8,7 @@ the last.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 
@@ -176,12 +177,26 @@ def _check_size(dataset: Dataset, count: int) -> None:
         )
 
 
+def _masks(dataset: Dataset) -> Iterator[np.ndarray]:
+    """Every frame (rows, columns) in the order of the file, one at a time."""
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        yield from iter_pixels(dataset)
+        return
+    # pydicom iterates over bits only where every frame begins at a whole byte, which the standard does not ask.
+    shape = (int(dataset.Rows), int(dataset.Columns))
+    held, size = np.frombuffer(dataset.PixelData, np.uint8), shape[0] * shape[1]
+    for number in range(len(dataset.PerFrameFunctionalGroupsSequence)):
+        first, end = number * size, (number + 1) * size
+        bits = np.unpackbits(held[first // 8 : -(-end // 8)], bitorder="little")
+        yield bits[first % 8 :][:size].reshape(shape)
+
+
 def _fill(labels: np.ndarray, dataset: Dataset, places: list[int], organs: list[Organ]) -> None:
     """Put every frame into labels (count, rows, columns), one frame in memory at a time."""
     done = 0
     try:
-        for frame, place, organ in zip(iter_pixels(dataset), places, organs, strict=True):
-            mask, plane = frame.astype(bool), labels[place]
+        for frame, place, organ in zip(_masks(dataset), places, organs, strict=True):
+            mask, plane = frame != 0, labels[place]
             others = plane[mask]
             taken = others[(others != 0) & (others != organ.label)]
             if taken.size:
