@@ -11,7 +11,7 @@ from scipy import ndimage
 
 pytest.importorskip("contourpy")
 
-from SegMateCore.contours import REACH, mask_polygons  # noqa: E402
+from SegMateCore.contours import REACH, mask_polygons
 
 MASKS = arrays.arrays(
     bool, st.tuples(st.integers(1, 9), st.integers(1, 11)), elements=st.booleans()
