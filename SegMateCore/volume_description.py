@@ -17,12 +17,15 @@ from SegMateCore.segmentation import Segmentation
 from SegMateCore.volume import Volume
 
 
-def describe_volume(path: Path, affine_source: str | None = None) -> dict[str, object]:
+def describe_volume(
+    path: Path, affine_source: str | None = None, series: str | None = None
+) -> dict[str, object]:
     """Facts by name, in the order to be shown; a segmentation gets its organs (ml) and its provenance too.
 
-    Raises SegMateError for a file that cannot be read.
+    series: UID or number of a DICOM series, where there are several. Raises SegMateError for a file that cannot
+    be read.
     """
-    volume = Volume.read(path, affine_source)
+    volume = Volume.read(path, affine_source, series)
     low, high = value_range(volume)
     spacing_mm = volume.spacing_mm
     facts: dict[str, object] = {
@@ -37,6 +40,8 @@ def describe_volume(path: Path, affine_source: str | None = None) -> dict[str, o
     }
     if volume.is_sheared:
         facts["sheared"] = f"{shear_degrees(volume):.1f} degrees: predict rectifies it"
+    if volume.warnings:
+        facts["repaired"] = list(volume.warnings)
     provenance: dict = {}
     if path.is_file() and path.suffix.lower() in (".nii", ".gz", ".nrrd"):
         _, provenance = read_provenance(path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
+from typing import BinaryIO
 
 from SegMateCore.errors import SegMateError
 from SegMateCore.volume import Volume
@@ -82,6 +83,13 @@ def is_dicom(path: Path) -> bool:
 
 
 def has_dicom_magic(path: Path) -> bool:
-    """Whether a file starts like DICOM, whatever its name."""
+    """Whether a path is a file that starts like DICOM, whatever its name."""
+    if path.is_dir():
+        return False
     with open(path, "rb") as stream:
-        return stream.read(_DICOM_PREAMBLE + 4)[_DICOM_PREAMBLE:] == b"DICM"
+        return starts_like_dicom(stream)
+
+
+def starts_like_dicom(stream: BinaryIO) -> bool:
+    """The same of an open file, read from where it stands."""
+    return stream.read(_DICOM_PREAMBLE + 4)[_DICOM_PREAMBLE:] == b"DICM"

@@ -1,7 +1,7 @@
 """DICOM CT series in: from a folder, a ZIP or a file to a Volume in HU, and to the headers it came from.
 
 `open_series(path, series)` gives a DicomSeries, `list_series(path)` what there is to choose from. The way of
-a file: files.py -> headers.py -> frames.py (one slice each) -> stack.py (their grid) -> decoding.py (their HU).
+a file: files.py, headers.py, frames.py (one slice each), stack.py (their grid), decoding.py (their HU).
 """
 
 from SegMateCore.dicom.frames import Frame

@@ -95,7 +95,7 @@ def open_series(path: str | PathLike, series: str | None = None) -> DicomSeries:
 
 
 def headers_by_series(path: Path, open_file: Opener) -> dict[str, list[Header]]:
-    """The headers of the CT images at a path by SeriesInstanceUID. Raises SegMateError where there is none."""
+    """The headers of the CT images at a path by SeriesInstanceUID. Raises SegMateError where none is."""
     headers, others = ct_headers(files_at(path), open_file)
     found: dict[str, list[Header]] = {}
     for header in headers:
