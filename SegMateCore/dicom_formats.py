@@ -47,12 +47,12 @@ def require_libraries(form: str) -> None:
 
 def require_series(source: Path, form: str) -> None:
     """Raise SegMateError, before any work, unless results of `source` can be written as DICOM."""
-    from SegMateCore.input_cases import VOLUME_SUFFIXES
+    from SegMateCore.volume_io import is_dicom
 
-    if source.is_file() and source.name.lower().endswith(VOLUME_SUFFIXES):
+    if not is_dicom(source):
         raise SegMateError(
-            f"{source} is no DICOM series, which --format {form} refers to: give the series, or write .nii.gz"
-            " or .seg.nrrd"
+            f"{source} is no DICOM series, which a result as {form} refers to: give the series, or write"
+            " .nii.gz or .seg.nrrd"
         )
     require_libraries(form)
 

@@ -6,7 +6,7 @@ Takes a Segmentation and the datasets of the series that it was made of, writes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -22,13 +22,19 @@ from SegMateCore.segmentation import Segmentation, values_in
 
 
 def write_dicom(
-    segmentation: Segmentation, datasets: Sequence[Dataset], path: str | PathLike, form: str = DICOM_SEG
+    segmentation: Segmentation,
+    datasets: Sequence[Dataset],
+    path: str | PathLike,
+    form: str = DICOM_SEG,
+    taken: Collection[tuple[str, int]] | None = None,
 ) -> tuple[str, ...]:
     """Write a segmentation on the slices of its series, atomically; gives warnings.
 
     datasets: of the series' slices (or its one multi-frame object), pixels not needed, in any order. form:
-    one of DICOM_FORMATS. Organs that were not found are left out of the file, and named in a warning. Raises
-    SegMateError where no organ was found at all, for labels on another grid, and for a series without UIDs.
+    one of DICOM_FORMATS. taken: which slices are those of the CT, as pairs of SOP Instance UID and number of
+    the frame (from 1, 0 in single-frame files); None for all. Organs that were not found are left out of the
+    file, and named in a warning. Raises SegMateError where no organ was found at all, for labels on another
+    grid, and for a series without UIDs.
     """
     require_libraries(form)
     present = set(values_in(segmentation.labels))
@@ -36,7 +42,7 @@ def write_dicom(
     if len(absent) == len(segmentation.organs):
         raise SegMateError("no organ was found, which a DICOM object cannot say: write .nii.gz or .seg.nrrd")
     warnings = [f"not found, and so not in the DICOM file: {', '.join(absent)}"] if absent else []
-    slices = slices_of(datasets)
+    slices = slices_of(datasets, taken)
     uids, lacking = identities(slices)
     warnings += lacking
     provenance = segmentation.provenance
@@ -55,7 +61,9 @@ def write_for_series(
     from SegMateCore.dicom import open_series
 
     check_replaceable(path)
-    return write_dicom(segmentation, open_series(source, series).datasets(), path, form)
+    opened = open_series(source, series)
+    taken = {(frame.sop_instance_uid, frame.frame) for frame in opened.instances}
+    return write_dicom(segmentation, opened.datasets(), path, form, taken)
 
 
 def _make(form: str):

@@ -44,10 +44,9 @@ def dicom_seg(segmentation: Segmentation, slices: Sequence[Slice], uids: dict[st
     """
     from highdicom.seg import Segmentation as SegmentationObject
 
-    if slices[0].frame is not None:
+    if slices[0].frame:
         if len({one.sop_instance_uid for one in slices}) > 1:
             raise SegMateError("the series has several multi-frame objects, expected one for a DICOM SEG")
-        # The frames are referred to in their own order.
         slices = sorted(slices, key=lambda one: one.frame)
     labels = labels_on_slices(segmentation, slices)
     present = set(values_in(labels))
@@ -72,6 +71,8 @@ def dicom_seg(segmentation: Segmentation, slices: Sequence[Slice], uids: dict[st
         content_description=description(segmentation),
         omit_empty_frames=True,
     )
+    if slices[0].frame:
+        _number_frames(made, slices)
     made.update(own)
     made.update(source_header(slices, uids))
     return made
@@ -132,7 +133,7 @@ def _stand_ins(slices: Sequence[Slice], uids: dict[str, str]) -> list[Dataset]:
     places = [Dataset() for _ in slices]
     for place, one in zip(places, slices):
         place.ImagePositionPatient = [_decimal(part) for part in one.position_mm]
-    if first.frame is None:
+    if not first.frame:
         found = [_identified(one, uids) for one in slices]
         for source, place in zip(found, places):
             for part in (place, plane, pixels):
@@ -157,6 +158,13 @@ def _identified(one: Slice, uids: dict[str, str]) -> Dataset:
     for name, uid in uids.items():
         setattr(source, name, uid)
     return source
+
+
+def _number_frames(made: Dataset, slices: Sequence[Slice]) -> None:
+    """Refer to the source's own frames: some of them, such as localizers, may be none of the slices."""
+    for groups in made.PerFrameFunctionalGroupsSequence:
+        image = groups.DerivationImageSequence[0].SourceImageSequence[0]
+        image.ReferencedFrameNumber = slices[int(image.ReferencedFrameNumber) - 1].frame
 
 
 def _decimal(value: float) -> str:

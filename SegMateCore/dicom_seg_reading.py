@@ -21,7 +21,7 @@ from pydicom.uid import SegmentationStorage
 
 from SegMateCore.dicom_header import read_document
 from SegMateCore.dicom_segments import organs_by_number, own_table, segments_of
-from SegMateCore.dicom_slices import RAS_OF_LPS, TOLERANCE_MM, TOLERANCE_VOXELS, Slice, frames_in
+from SegMateCore.dicom_slices import RAS_OF_LPS, TOLERANCE_MM, TOLERANCE_SHARE, Slice, frames_in
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import Organ, OrganSet
 from SegMateCore.segmentation import Segmentation, parse_document
@@ -134,7 +134,7 @@ def _grid(
         step = (last - first) / (count - 1)
         places = (heights - heights[order[0]]) / (step @ normal)
         off_mm = np.abs(places - np.rint(places)).max() * (step @ normal)
-        if off_mm <= max(TOLERANCE_MM, TOLERANCE_VOXELS * spacing_mm):
+        if off_mm <= max(TOLERANCE_MM, TOLERANCE_SHARE * spacing_mm):
             return first, step, count
     raise SegMateError(
         f"the frames are {gaps.min():.2f} to {gaps.max():.2f} mm apart, which makes no regular grid: resample"
@@ -161,7 +161,7 @@ def _places(frames: list[Slice], first_mm: np.ndarray, step_mm: np.ndarray) -> l
     normal = np.cross(frames[0].row_mm, frames[0].column_mm)
     places = np.rint((positions - first_mm) @ normal / (step_mm @ normal)).astype(int)
     off_mm = np.linalg.norm(positions - first_mm - places[:, None] * step_mm, axis=1).max()
-    if not off_mm <= max(TOLERANCE_MM, TOLERANCE_VOXELS * float(np.linalg.norm(step_mm))):
+    if not off_mm <= max(TOLERANCE_MM, TOLERANCE_SHARE * float(np.linalg.norm(step_mm))):
         raise SegMateError(f"a frame lies {off_mm:.2f} mm beside the grid of the others: the file is damaged")
     return places.tolist()
 
@@ -182,7 +182,7 @@ def _masks(dataset: Dataset) -> Iterator[np.ndarray]:
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         yield from iter_pixels(dataset)
         return
-    # pydicom iterates over bits only where every frame begins at a whole byte, which the standard does not ask.
+    # pydicom iterates over bits only where every frame begins at a whole byte, which nobody has to keep to.
     shape = (int(dataset.Rows), int(dataset.Columns))
     held, size = np.frombuffer(dataset.PixelData, np.uint8), shape[0] * shape[1]
     for number in range(len(dataset.PerFrameFunctionalGroupsSequence)):

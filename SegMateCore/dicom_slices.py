@@ -8,7 +8,7 @@ Plane), C.7.6.16 (Multi-frame Functional Groups).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,21 +19,21 @@ from SegMateCore.segmentation import Segmentation
 
 RAS_OF_LPS = np.array([-1.0, -1.0, 1.0])
 # Labels and slices are on one grid when no corner lies further from the centre of its voxel than the larger
-# of these: headers round positions to 0.1 mm, and volumes are made of evenly spaced slices.
+# of these: headers round positions to 0.1 mm, and slices may lie 2 % beside an even grid (dicom/stack.py).
 TOLERANCE_MM = 0.15
-TOLERANCE_VOXELS = 0.1
+TOLERANCE_SHARE = 0.03
 
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """One slice. dataset: its headers; frame: 0-based in a multi-frame object, None otherwise.
+    """One slice. dataset: its headers; frame: its number in a multi-frame object, from 1; 0 of other files.
 
     position_mm: LPS centre of the first pixel; row_mm, column_mm: LPS steps (3,) to the next column and the
     next row; shape: (rows, columns).
     """
 
     dataset: Dataset
-    frame: int | None
+    frame: int
     position_mm: np.ndarray
     row_mm: np.ndarray
     column_mm: np.ndarray
@@ -58,11 +58,13 @@ class Slice:
         return self.points_mm(np.array(ends, np.float64))
 
 
-def slices_of(datasets: Sequence[Dataset]) -> list[Slice]:
+def slices_of(datasets: Sequence[Dataset], taken: Collection[tuple[str, int]] | None = None) -> list[Slice]:
     """Every slice of a series, sorted along the normal. Raises SegMateError where they differ in kind."""
-    if not datasets:
-        raise SegMateError("the series has no slices, expected at least one")
     slices = [one for dataset in datasets for one in frames_in(dataset)]
+    if taken is not None:
+        slices = [one for one in slices if (one.sop_instance_uid, one.frame) in taken]
+    if not slices:
+        raise SegMateError("the series has no slices, expected at least one")
     first = slices[0]
     for one in slices:
         differs = np.abs(one.row_mm - first.row_mm).max() > 1e-3
@@ -113,23 +115,23 @@ def labels_on_slices(segmentation: Segmentation, slices: Sequence[Slice]) -> np.
 def frames_in(dataset: Dataset) -> list[Slice]:
     """Every slice of one dataset, in the order of the file. Raises SegMateError."""
     if "PerFrameFunctionalGroupsSequence" not in dataset:
-        return [_slice(dataset, None, dataset, dataset, dataset)]
+        return [_slice(dataset, 0, dataset, dataset, dataset)]
     shared = (
         dataset.SharedFunctionalGroupsSequence[0] if "SharedFunctionalGroupsSequence" in dataset else None
     )
     found = []
-    for frame, groups in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+    for frame, groups in enumerate(dataset.PerFrameFunctionalGroupsSequence, 1):
         macros = []
         for name in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence"):
             held = next((one for one in (groups, shared) if one is not None and one.get(name)), None)
             if held is None:
-                raise SegMateError(f"frame {frame + 1} has no {name}, expected a complete multi-frame CT")
+                raise SegMateError(f"frame {frame} has no {name}, expected a complete multi-frame CT")
             macros.append(held[name].value[0])
         found.append(_slice(dataset, frame, *macros))
     return found
 
 
-def _slice(dataset: Dataset, frame: int | None, position: Dataset, plane: Dataset, pixels: Dataset) -> Slice:
+def _slice(dataset: Dataset, frame: int, position: Dataset, plane: Dataset, pixels: Dataset) -> Slice:
     numbers = {}
     for name, source, count in (
         ("ImagePositionPatient", position, 3),
@@ -169,8 +171,12 @@ def _array_axes(corners: np.ndarray, one: Slice) -> tuple[int, int]:
     return along[0], along[1]
 
 
-def _tolerance_voxels(segmentation: Segmentation, axis: int) -> float:
-    return max(TOLERANCE_VOXELS, TOLERANCE_MM / float(np.linalg.norm(segmentation.affine[:3, axis])))
+def _tolerance_mm(segmentation: Segmentation) -> float:
+    return max(TOLERANCE_MM, TOLERANCE_SHARE * float(_spacing_mm(segmentation).max()))
+
+
+def _spacing_mm(segmentation: Segmentation) -> np.ndarray:
+    return np.linalg.norm(segmentation.affine[:3, :3], axis=0)
 
 
 def _check_in_plane(corners: np.ndarray, segmentation: Segmentation, columns: int, rows: int) -> None:
@@ -178,11 +184,10 @@ def _check_in_plane(corners: np.ndarray, segmentation: Segmentation, columns: in
     for axis in (columns, rows):
         last = segmentation.labels.shape[2 - axis] - 1
         found = corners[:, :, axis]
-        off = np.minimum(np.abs(found), np.abs(found - last)).max()
-        if not off <= _tolerance_voxels(segmentation, axis):
-            spacing_mm = float(np.linalg.norm(segmentation.affine[:3, axis]))
+        off_mm = np.minimum(np.abs(found), np.abs(found - last)).max() * _spacing_mm(segmentation)[axis]
+        if not off_mm <= _tolerance_mm(segmentation):
             raise SegMateError(
-                f"the labels lie up to {off * spacing_mm:.1f} mm beside the slices' pixels: expected labels"
+                f"the labels lie up to {off_mm:.1f} mm beside the slices' pixels: expected labels"
                 " on the series' own grid"
             )
 
@@ -191,14 +196,14 @@ def _planes(heights: np.ndarray, segmentation: Segmentation, axis: int, count: i
     """Which plane of the labels each slice is, from the slices' corners (N, 4) along that axis."""
     planes = np.rint(heights.mean(axis=1)).astype(int)
     inside = (planes >= 0) & (planes < count)
-    off = np.abs(heights - planes[:, None]).max(axis=1)[inside]
+    off_mm = np.abs(heights - planes[:, None]).max(axis=1)[inside] * _spacing_mm(segmentation)[axis]
     if not inside.any():
         raise SegMateError("no slice lies where the labels are: expected the series that they were made of")
-    if not off.max() <= _tolerance_voxels(segmentation, axis):
-        spacing_mm = float(np.linalg.norm(segmentation.affine[:3, axis]))
+    beside = off_mm > _tolerance_mm(segmentation)
+    if beside.any():
         raise SegMateError(
-            f"{int((off > TOLERANCE_VOXELS).sum())} slices lie between the planes of the labels (up to"
-            f" {off.max() * spacing_mm:.1f} mm off), expected labels on the series' own slices"
+            f"{beside.sum()} slices lie between the planes of the labels (up to {off_mm.max():.1f} mm off),"
+            " expected labels on the series' own slices"
         )
     taken, times = np.unique(planes[inside], return_counts=True)
     if times.max() > 1:

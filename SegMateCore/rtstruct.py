@@ -114,8 +114,8 @@ def _contours(organ: Organ, labels: np.ndarray, slices: Sequence[Slice]) -> Data
     for plane, one in zip(labels, slices):
         for polygon in mask_polygons(plane == organ.label):
             contour, image = Dataset(), _reference(one.sop_class_uid, one.sop_instance_uid)
-            if one.frame is not None:
-                image.ReferencedFrameNumber = one.frame + 1
+            if one.frame:
+                image.ReferencedFrameNumber = one.frame
             contour.ContourNumber = len(contours) + 1
             contour.ContourImageSequence = [image]
             contour.ContourGeometricType = "CLOSED_PLANAR"

@@ -18,13 +18,16 @@ from SegMateCore.segmentation import Segmentation
 from SegMateCore.volume import Volume
 
 
-def describe_volume(path: Path, affine_source: str | None = None) -> dict[str, object]:
+def describe_volume(
+    path: Path, affine_source: str | None = None, series: str | None = None
+) -> dict[str, object]:
     """Facts by name, in the order to be shown; a segmentation gets its organs (ml) and its provenance too.
 
-    Raises SegMateError for a file that cannot be read.
+    series: UID or number of a DICOM series, where there are several. Raises SegMateError for a file that
+    cannot be read.
     """
     labels = Segmentation.read(path) if path.is_file() and is_dicom_seg(path) else None
-    volume = Volume.read(path, affine_source) if labels is None else labels.as_volume()
+    volume = Volume.read(path, affine_source, series) if labels is None else labels.as_volume()
     low, high = value_range(volume)
     spacing_mm = volume.spacing_mm
     facts: dict[str, object] = {
@@ -39,6 +42,8 @@ def describe_volume(path: Path, affine_source: str | None = None) -> dict[str, o
     }
     if volume.is_sheared:
         facts["sheared"] = f"{shear_degrees(volume):.1f} degrees: predict rectifies it"
+    if volume.warnings:
+        facts["repaired"] = list(volume.warnings)
     provenance: dict = {}
     if path.is_file() and path.suffix.lower() in (".nii", ".gz", ".nrrd"):
         _, provenance = read_provenance(path)

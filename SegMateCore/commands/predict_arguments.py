@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "input",
         metavar="INPUT",
         type=Path,
-        help="a CT in Hounsfield units: NIfTI or NRRD file, folder of one DICOM series; or a folder of cases"
-        " (such files, sub-folders with a ct.nii.gz, sub-folders with a DICOM series)",
+        help="a CT in Hounsfield units: NIfTI or NRRD file, DICOM folder, .zip or file; or a folder of cases"
+        " (such files, sub-folders with a ct.nii.gz, sub-folders or .zip with a DICOM series)",
     )
     parser.add_argument(
         "-o",
@@ -106,10 +106,21 @@ def _add_input_options(parser: argparse.ArgumentParser) -> None:
         choices=("sform", "qform"),
         help="which geometry of a NIfTI file to trust where its two differ (default: refuse such a file)",
     )
+    add_series_option(group)
     group.add_argument(
         "--force",
         action="store_true",
         help="segment volumes that do not look like a CT in HU (default: refuse)",
+    )
+
+
+def add_series_option(parser: argparse._ActionsContainer) -> None:
+    """--series, of every command that reads one CT."""
+    parser.add_argument(
+        "--series",
+        metavar="UID|NUMBER",
+        help="which series of a DICOM folder or .zip, all of whose sub-folders are then searched; segmate"
+        " info lists them (default: the only one)",
     )
 
 

@@ -60,9 +60,9 @@ def test_slices_that_the_labels_do_not_reach_are_empty():
 
 
 def test_unevenly_spaced_slices_keep_their_places():
-    """Labels on an even grid, slices up to a tenth of a voxel beside it, as headers round."""
+    """Labels on an even grid, slices up to a tenth of a millimetre beside it, as headers round."""
     datasets = ct_datasets(grid(), SHAPE)
-    datasets[2].ImagePositionPatient[2] += 0.2
+    datasets[2].ImagePositionPatient[2] += 0.12
     labels = random_labels(3)
     np.testing.assert_array_equal(labels_on_slices(Segmentation(labels, grid()), slices_of(datasets)), labels)
 
