@@ -177,7 +177,7 @@ def _frame(header: Header, pixels: Pixels, sources: Sequence[Dataset], number: i
     if min(spacing_mm) <= 0:
         raise SegMateError(f"{label} has {spacing_mm} as PixelSpacing, expected two lengths in mm")
     return Frame(
-        pixels, number, header.sop_class, str(header.data.get("SOPInstanceUID") or ""), tuple(position),
+        pixels, number, header.sop_class, header.sop_instance, tuple(position),
         tuple(directions), (spacing_mm[0], spacing_mm[1]), slope, intercept, label,
         header.instance_number, str(header.data.get("FrameOfReferenceUID") or ""),
     )  # fmt: skip
