@@ -162,8 +162,12 @@ def _identified(one: Slice, uids: dict[str, str]) -> Dataset:
 
 def _number_frames(made: Dataset, slices: Sequence[Slice]) -> None:
     """Refer to the source's own frames: some of them, such as localizers, may be none of the slices."""
-    for groups in made.PerFrameFunctionalGroupsSequence:
-        image = groups.DerivationImageSequence[0].SourceImageSequence[0]
+    images = [
+        groups.DerivationImageSequence[0].SourceImageSequence[0]
+        for groups in made.PerFrameFunctionalGroupsSequence
+    ]
+    # highdicom gives the segments on one slice one and the same item.
+    for image in {id(image): image for image in images}.values():
         image.ReferencedFrameNumber = slices[int(image.ReferencedFrameNumber) - 1].frame
 
 
