@@ -50,10 +50,16 @@ def by_hand(dataset: pydicom.Dataset, shape: tuple[int, int, int], affine: np.nd
     for frame, groups in zip(frames, dataset.PerFrameFunctionalGroupsSequence):
         position = np.array(groups.PlanePositionSequence[0].ImagePositionPatient, float) * (-1, -1, 1)
         i, j, k = np.linalg.inv(affine)[:3] @ [*position, 1]
-        assert abs(i) < 1e-4 and abs(j) < 1e-4 and abs(k - round(k)) < 1e-4
-        number = groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber
-        masks[names[number]][round(k)] = frame
+        assert abs(i) < 1e-3 and abs(j) < 1e-3 and abs(k - round(k)) < 1e-3
+        masks[names[segment_number(dataset, groups)]][round(k)] = frame
     return masks
+
+
+def segment_number(dataset: pydicom.Dataset, groups: pydicom.Dataset) -> int:
+    """Of a frame; where there is one segment only, all frames share it."""
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    held = groups if "SegmentIdentificationSequence" in groups else shared
+    return held.SegmentIdentificationSequence[0].ReferencedSegmentNumber
 
 
 @pytest.mark.parametrize(
