@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -48,7 +47,21 @@ def read_dicom_seg(path: str | PathLike, organs: OrganSet | None = None) -> Segm
     keep their labels, others get the next ones. Raises SegMateError for other kinds, for segments that
     overlap or stand for no organ of `organs`, and for frames that make no regular grid.
     """
-    dataset, frames, segments, numbers = _opened(Path(path))
+    try:
+        return _read(pydicom.dcmread(path), organs)
+    except (SegMateError, MemoryError, OSError):
+        raise
+    # Damaged files make pydicom and its decoders fail in many ways, whatever of them is looked at.
+    except Exception as error:
+        raise SegMateError("this is no readable DICOM SEG: give one, or labels as NIfTI or NRRD") from error
+
+
+def _read(dataset: Dataset, organs: OrganSet | None) -> Segmentation:
+    kind, form = dataset.SOPClassUID, dataset.get("SegmentationType")
+    if kind != SegmentationStorage or form != "BINARY":
+        what = f"a {form} DICOM SEG" if kind == SegmentationStorage else kind.name
+        raise SegMateError(f"this is {what}, expected a BINARY DICOM SEG: export it as such, or as NIfTI")
+    frames, segments, numbers = frames_in(dataset), segments_of(dataset), _segment_numbers(dataset)
     found, provenance, positions = _own_document(dataset)
     organs = organs or found
     if organs is not None:
@@ -71,29 +84,14 @@ def read_dicom_seg(path: str | PathLike, organs: OrganSet | None = None) -> Segm
     return Segmentation(labels, affine, organs, provenance)
 
 
-def _opened(path: Path):
-    """(dataset, its frames as Slices in the order of the file, its segments, each frame's segment number)."""
-    try:
-        dataset = pydicom.dcmread(path)
-        kind, form = dataset.SOPClassUID, dataset.get("SegmentationType")
-        if kind != SegmentationStorage or form != "BINARY":
-            what = f"a {form} DICOM SEG" if kind == SegmentationStorage else kind.name
-            raise SegMateError(f"this is {what}, expected a BINARY DICOM SEG: export it as such, or as NIfTI")
-        frames, segments = frames_in(dataset), segments_of(dataset)
-        shared = dataset.SharedFunctionalGroupsSequence[0]
-        numbers = [
-            int((groups if "SegmentIdentificationSequence" in groups else shared)
-                .SegmentIdentificationSequence[0].ReferencedSegmentNumber)
-            for groups in dataset.PerFrameFunctionalGroupsSequence
-        ]  # fmt: skip
-    except SegMateError:
-        raise
-    # Damaged files make pydicom fail in many ways, whatever of them is looked at.
-    except Exception as error:
-        raise SegMateError("this is no readable DICOM SEG: give one, or labels as NIfTI or NRRD") from error
-    if not frames:
-        raise SegMateError("the DICOM SEG has no frames, expected at least one")
-    return dataset, frames, segments, numbers
+def _segment_numbers(dataset: Dataset) -> list[int]:
+    """Of each frame, in the order of the file; where there is one segment only, the frames may share it."""
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    held = [
+        groups if "SegmentIdentificationSequence" in groups else shared
+        for groups in dataset.PerFrameFunctionalGroupsSequence
+    ]
+    return [int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber) for groups in held]
 
 
 def _own_document(dataset: Dataset) -> tuple[OrganSet | None, dict, np.ndarray | None]:
@@ -193,22 +191,14 @@ def _masks(dataset: Dataset) -> Iterator[np.ndarray]:
 
 def _fill(labels: np.ndarray, dataset: Dataset, places: list[int], organs: list[Organ]) -> None:
     """Put every frame into labels (count, rows, columns), one frame in memory at a time."""
-    done = 0
-    try:
-        for frame, place, organ in zip(_masks(dataset), places, organs, strict=True):
-            mask, plane = frame != 0, labels[place]
-            others = plane[mask]
-            taken = others[(others != 0) & (others != organ.label)]
-            if taken.size:
-                other = next((one.name for one in organs if one.label == taken[0]), "another")
-                raise SegMateError(
-                    f"the segments {other!r} and {organ.name!r} overlap, which a label map cannot hold: give"
-                    " the segments as one file each"
-                )
-            plane[mask] = organ.label
-            done += 1
-    except SegMateError:
-        raise
-    # Decoders raise what they like; whatever it is, this frame cannot be read.
-    except Exception as error:
-        raise SegMateError(f"frame {done + 1} cannot be read: the file is damaged") from error
+    for frame, place, organ in zip(_masks(dataset), places, organs, strict=True):
+        mask, plane = frame != 0, labels[place]
+        others = plane[mask]
+        taken = others[(others != 0) & (others != organ.label)]
+        if taken.size:
+            other = next(one.name for one in organs if one.label == taken[0])
+            raise SegMateError(
+                f"the segments {other!r} and {organ.name!r} overlap, which a label map cannot hold: give"
+                " the segments as one file each"
+            )
+        plane[mask] = organ.label

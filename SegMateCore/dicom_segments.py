@@ -16,6 +16,8 @@ from SegMateCore.dicom_header import TISSUE
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import LARGEST_LABEL, MODIFIER_CODES, Organ, OrganSet, organ_key
 
+# Earlier names of the scheme SRT: DICOM PS3.16 8.
+_SAME_SCHEME = dict.fromkeys(("SNM3", "99SDM"), "SRT")
 # Of organs that the package does not know.
 GREY = (128, 128, 128)
 
@@ -117,7 +119,8 @@ def _match(segment: Segment, organs: OrganSet) -> Organ | None:
 
 def _code(item: Dataset) -> Code:
     value = item.get("CodeValue") or item.get("LongCodeValue") or ""
-    code = Code(str(value), str(item.get("CodingSchemeDesignator") or ""), str(item.get("CodeMeaning") or ""))
+    scheme = str(item.get("CodingSchemeDesignator") or "")
+    code = Code(str(value), _SAME_SCHEME.get(scheme, scheme), str(item.get("CodeMeaning") or ""))
     return TISSUE if code == TISSUE or not value else code
 
 
