@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from SegMateCore.content_hash import volume_sha256
+from SegMateCore.dicom_formats import DICOM_FORMATS, require_series
 from SegMateCore.errors import Cancelled, SegMateError
 from SegMateCore.input_cases import Case
 from SegMateCore.nifti import write_nifti
@@ -22,11 +23,13 @@ from SegMateCore.organs import OrganSet
 from SegMateCore.predictor import PredictOptions, Predictor, Progress
 from SegMateCore.preview import draw_preview
 from SegMateCore.provenance import PROBABILITIES, source_facts, traced
-from SegMateCore.segmentation import Segmentation
+from SegMateCore.segmentation import DICOM_SUFFIX, Segmentation
 from SegMateCore.statistics import OrganStatistics, organ_statistics
 from SegMateCore.volume import Volume
 
 FORMATS = ("nii.gz", "seg.nrrd", "per-organ")
+# What the name of a result ends with where that is not its format.
+_SUFFIX_OF = dict.fromkeys(DICOM_FORMATS, DICOM_SUFFIX)
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 
 
@@ -35,12 +38,14 @@ class Outputs:
     """Where the results of one case go; None: not asked for.
 
     segmentation: a file, by its suffix, or with per_organ a folder. preview: a PNG. probabilities: a folder.
+    dicom: which of DICOM_FORMATS the file is, None for the others.
     """
 
     segmentation: Path
     per_organ: bool = False
     preview: Path | None = None
     probabilities: Path | None = None
+    dicom: str | None = None
 
     @classmethod
     def in_folder(
@@ -54,10 +59,11 @@ class Outputs:
         """Those of a case among others: FOLDER/<case>.nii.gz, preview/<case>.png, probabilities/<case>/."""
         per_organ = form == "per-organ"
         return cls(
-            folder / (case.name if per_organ else f"{case.name}.{form}"),
+            folder / (case.name if per_organ else case.name + _SUFFIX_OF.get(form, f".{form}")),
             per_organ,
             None if preview is None else preview / f"{case.name}.png",
             None if probabilities is None else probabilities / case.name,
+            form if form in DICOM_FORMATS else None,
         )
 
     def files(self, organs: OrganSet) -> list[Path]:
@@ -80,13 +86,15 @@ class Outputs:
 class Choices:
     """How cases are segmented.
 
-    organs: names or keys, None for all. affine_source: None, "sform" or "qform". command: what the results
-    say that they were made by, without names of files.
+    organs: names or keys, None for all. affine_source: None, "sform" or "qform". series: UID or number of
+    the series of DICOM input, None where it has one. command: what the results say that they were made by,
+    without names of files.
     """
 
     organs: tuple[str, ...] | None = None
     options: PredictOptions = field(default_factory=PredictOptions)
     affine_source: str | None = None
+    series: str | None = None
     command: str | None = None
 
     def organ_set(self, predictor: Predictor) -> OrganSet:
@@ -126,8 +134,10 @@ def segment_case(
     started = time.monotonic()
     report = progress or (lambda stage, done, total: None)
     report("read", 0, 1)
+    if outputs.dicom is not None:
+        require_series(case.source, outputs.dicom)
     source = source_facts(case.source, choices.affine_source)
-    volume = Volume.read(case.source, affine_source=choices.affine_source)
+    volume = Volume.read(case.source, choices.affine_source, choices.series)
     if outputs.probabilities is not None and volume.is_sheared:
         raise SegMateError("probabilities of a sheared volume are not supported: leave them out")
     segmentation = predictor.predict(volume, choices.organs, progress, cancelled, choices.options)
@@ -146,12 +156,18 @@ def segment_case(
         draw_preview(
             volume, segmentation, outputs.preview, preview_title(case, segmentation), notice(segmentation)
         )
-    if outputs.per_organ:
+    warnings = tuple(segmentation.provenance.get("warnings", ()))
+    if outputs.dicom is not None:
+        from SegMateCore.dicom_results import write_for_series
+
+        warnings += write_for_series(
+            segmentation, case.source, outputs.segmentation, outputs.dicom, choices.series
+        )
+    elif outputs.per_organ:
         segmentation.write_per_organ(outputs.segmentation)
     else:
         segmentation.write(outputs.segmentation)
     report("write", 1, 1)
-    warnings = tuple(segmentation.provenance.get("warnings", ()))
     seconds = time.monotonic() - started
     return CaseResult(case, DONE, seconds, "", statistics, warnings, segmentation.provenance)
 

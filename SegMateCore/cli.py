@@ -31,6 +31,7 @@ COMMANDS = {
     ),
     "info": ("SegMateCore.commands.info", "say what is in a checkpoint, a CT or a segmentation"),
     "convert": ("SegMateCore.commands.convert", "turn a checkpoint into .safetensors or .onnx"),
+    "dicom": ("SegMateCore.commands.dicom", "write a label map as DICOM SEG or RTSTRUCT of its CT series"),
     "models": ("SegMateCore.commands.models", "list the networks and the checkpoints, here and public"),
     "download": ("SegMateCore.commands.download", "get a public model, or take one from a file or folder"),
     "phantom": ("SegMateCore.commands.phantom", "make synthetic CTs with the true organs"),

@@ -164,7 +164,7 @@ class Predictor:
         if not options.force:
             check_looks_like_ct(volume)
         report(progress, "prepare", 0, 1)
-        warnings: list[str] = []
+        warnings = list(volume.warnings)
         if volume.is_sheared:
             warnings.append(f"axes deviate {shear_degrees(volume):.1f} degrees from right angles: rectified")
             volume = rectified(volume, cancelled)

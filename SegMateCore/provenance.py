@@ -17,10 +17,10 @@ import numpy as np
 from SegMateCore.cancelling import IsCancelled
 from SegMateCore.content_hash import files_sha256, json_sha256, volume_sha256
 from SegMateCore.organs import OrganSet
-from SegMateCore.segmentation import Segmentation, parse_document
+from SegMateCore.segmentation import DICOM_SUFFIX, Segmentation, parse_document
 from SegMateCore.version import __version__
 from SegMateCore.volume import Volume
-from SegMateCore.volume_io import NIFTI_SUFFIXES, NRRD_SUFFIXES
+from SegMateCore.volume_io import NIFTI_SUFFIXES, is_dicom
 
 # Of the voxels of a file, the lines of a table or the pixels of a picture: what is no whole label map.
 CONTENT_KEY = "content_sha256"
@@ -52,8 +52,8 @@ def input_facts(volume: Volume, cancelled: IsCancelled = None) -> dict:
 def source_facts(path: Path, affine_source: str | None = None) -> dict:
     """What more there is to say of a CT that is read from `path`: to be asked for before it is read.
 
-    file_sha256 is that of a file's bytes; a DICOM series in a folder is known by its voxels. Raises
-    SegMateError.
+    file_sha256 is that of a file's bytes. A DICOM series is known by its voxels, instance by instance in the
+    order of their positions: among its files may be others. Raises SegMateError.
     """
     facts: dict = {"kind": kind_of(path)}
     if affine_source is not None:
@@ -65,10 +65,9 @@ def source_facts(path: Path, affine_source: str | None = None) -> dict:
 
 def kind_of(path: Path) -> str:
     """ "NIfTI", "NRRD" or "DICOM"."""
-    name = path.name.lower()
-    if path.is_file() and name.endswith(NIFTI_SUFFIXES):
-        return "NIfTI"
-    return "NRRD" if path.is_file() and name.endswith(NRRD_SUFFIXES) else "DICOM"
+    if is_dicom(path):
+        return "DICOM"
+    return "NIfTI" if path.name.lower().endswith(NIFTI_SUFFIXES) else "NRRD"
 
 
 def traced(segmentation: Segmentation, source: Mapping, command: str | None) -> Segmentation:
@@ -98,6 +97,10 @@ def read_provenance(path: Path) -> tuple[OrganSet, dict]:
         from SegMateCore.seg_nrrd import document_texts
 
         return parse_document(document_texts(read_header(path)))
+    if path.name.lower().endswith(DICOM_SUFFIX):
+        from SegMateCore.dicom_header import read_file_document
+
+        return parse_document([read_file_document(path)])
     from SegMateCore.nifti import read_comments
 
     return parse_document(read_comments(path))

@@ -1,8 +1,9 @@
 """Labels on a CT's own grid, with the organs they stand for and where they come from.
 
 Takes labels, affine, OrganSet and provenance; writes multi-label NIfTI, one NIfTI file per organ, .seg.nrrd
-for 3D Slicer or a plain NRRD label map, and reads each of these files back. The organ table and the
-provenance travel inside every file: as a comment extension in NIfTI, as a key/value pair in NRRD.
+for 3D Slicer or a plain NRRD label map, and reads each of these files back, and DICOM SEG, which needs the
+CT's headers to be written (dicom_results.py). The organ table and the provenance travel inside every file:
+as a comment extension in NIfTI, as a key/value pair in NRRD, as a private attribute in DICOM.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from SegMateCore.organs import LARGEST_LABEL, NINE, Organ, OrganSet
 from SegMateCore.volume import Volume
 
 FILE_SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd")
+# DICOM SEG can be read as it is, but needs the CT's headers to be written: dicom_results.py.
+DICOM_SUFFIX = ".dcm"
 # The key of the JSON document {"organs": [...], "provenance": {...}} inside the files.
 DOCUMENT_KEY = "segmate"
 
@@ -57,7 +60,7 @@ class Segmentation:
     def read(
         cls, path: str | PathLike, organs: OrganSet | None = None, affine_source: str | None = None
     ) -> Segmentation:
-        """Read multi-label .nii, .nii.gz, .nrrd or .seg.nrrd.
+        """Read multi-label .nii, .nii.gz, .nrrd or .seg.nrrd, or a BINARY DICOM SEG, .dcm.
 
         organs: None takes the table inside the file, and the usual nine when it has none. affine_source:
         "sform" or "qform" decides where a NIfTI header gives two geometries.
@@ -144,7 +147,12 @@ def _read(path: Path, organs: OrganSet | None, affine_source: str | None) -> Seg
         from SegMateCore.seg_nrrd import read_seg_nrrd
 
         return read_seg_nrrd(path, organs)
-    raise SegMateError(f"unknown kind of file, expected a name that ends with {', '.join(FILE_SUFFIXES)}")
+    if name.endswith(DICOM_SUFFIX):
+        from SegMateCore.dicom_seg_reading import read_dicom_seg
+
+        return read_dicom_seg(path, organs)
+    known = ", ".join((*FILE_SUFFIXES, DICOM_SUFFIX))
+    raise SegMateError(f"unknown kind of file, expected a name that ends with {known}")
 
 
 def parse_document(texts: list[str]) -> tuple[OrganSet, dict]:

@@ -7,11 +7,14 @@ patients, and results are passed on.
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from pathlib import Path
 
 from SegMateCore.volume_io import NIFTI_SUFFIXES, NRRD_SUFFIXES
 
+# As of a DICOM series: it leads to the patient wherever the series is stored.
+_UID = re.compile(r"\d+(\.\d+){3,}")
 # What the end of a name says of the kind of file, the longest first.
 _SUFFIXES = (
     ".seg.nrrd", *reversed(NIFTI_SUFFIXES), *NRRD_SUFFIXES, ".dcm", ".zip", ".csv", ".json", ".png",
@@ -48,6 +51,8 @@ def _without_path(word: str, names: dict[str, str]) -> str:
 
 def _placeholder(value: str) -> str:
     """For what no option declares to be a path, such as a checkpoint: a name in the catalogue stays."""
+    if _UID.fullmatch(value):
+        return "UID"
     looks_like_path = "/" in value or "\\" in value or _suffix(value)
     return f"FILE{_suffix(value)}" if looks_like_path else value
 

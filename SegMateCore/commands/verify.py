@@ -28,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " (default: not compared)",
     )
     parser.add_argument(
+        "--series", metavar="UID|NUMBER", help="of several DICOM series in --input (default: the only one)"
+    )
+    parser.add_argument(
         "--checkpoint",
         metavar="NAME|FILE",
         help="the checkpoint it is said to be made by (default: not compared)",
@@ -57,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.repeat and (arguments.input is None or arguments.checkpoint is None):
         raise SegMateError("--repeat predicts anew: give --input and --checkpoint")
     files = find_outputs(arguments.output)
-    inputs = None if arguments.input is None else CtInputs(arguments.input)
+    inputs = None if arguments.input is None else CtInputs(arguments.input, arguments.series)
     checkpoint, repeating = None, None
     with interruptible("this step") as asked, ProgressLine(arguments.quiet) as progress:
         if arguments.repeat:

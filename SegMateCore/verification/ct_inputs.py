@@ -12,11 +12,12 @@ from SegMateCore.volume import Volume
 
 
 class CtInput:
-    """A CT: its fingerprints, and the CT itself. affine_source: as predict was told, see Volume.read."""
+    """A CT: its fingerprints, and the CT itself. affine_source, series: see Volume.read."""
 
-    def __init__(self, path: Path, affine_source: str | None):
+    def __init__(self, path: Path, affine_source: str | None, series: str | None = None):
         self.path = path
-        self.affine_source = affine_source
+        self._affine_source = affine_source
+        self._series = series
 
     @cached_property
     def file_sha256(self) -> str | None:
@@ -25,7 +26,7 @@ class CtInput:
 
     @cached_property
     def volume(self) -> Volume:
-        return Volume.read(self.path, self.affine_source)
+        return Volume.read(self.path, self._affine_source, self._series)
 
     @cached_property
     def sha256(self) -> str:
@@ -34,11 +35,15 @@ class CtInput:
 
 
 class CtInputs:
-    """One CT, or a folder of cases. Raises SegMateError where there is none."""
+    """One CT, or a folder of cases. Raises SegMateError where there is none.
 
-    def __init__(self, path: Path):
+    series: UID or number of the series of DICOM input, None where it has one.
+    """
+
+    def __init__(self, path: Path, series: str | None = None):
         self.path = path
-        self._cases = find_cases(path)
+        self._series = series
+        self._cases = find_cases(path, is_one=series is not None)
         # Results of one case follow each other, and a CT takes much memory.
         self._last: tuple[Case, str | None, CtInput] | None = None
 
@@ -48,7 +53,7 @@ class CtInputs:
         if found is None:
             return None
         if self._last is None or self._last[:2] != (found, affine_source):
-            self._last = (found, affine_source, CtInput(found.source, affine_source))
+            self._last = (found, affine_source, CtInput(found.source, affine_source, self._series))
         return self._last[2]
 
     def _case(self, name: str) -> Case | None:

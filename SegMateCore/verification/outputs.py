@@ -18,14 +18,14 @@ from SegMateCore.content_hash import array_sha256, json_sha256, volume_sha256
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import OrganSet
 from SegMateCore.provenance import CONTENT_KEY, PROBABILITIES, read_provenance
-from SegMateCore.segmentation import DOCUMENT_KEY, FILE_SUFFIXES, Segmentation, parse_document
+from SegMateCore.segmentation import DICOM_SUFFIX, DOCUMENT_KEY, FILE_SUFFIXES, Segmentation, parse_document
 from SegMateCore.statistics import CSV_COLUMNS
 from SegMateCore.volume import Volume
 
 LABELS, MASK, PROBABILITY = "labels", "mask", "probabilities"
-TABLE, PICTURE, UNKNOWN = "table", "picture", "unknown"
+CONTOURS, TABLE, PICTURE, UNKNOWN = "contours", "table", "picture", "unknown"
 # ".seg.nrrd" stands before ".nrrd".
-SUFFIXES = (*FILE_SUFFIXES, ".csv", ".json", ".png")
+SUFFIXES = (*FILE_SUFFIXES, DICOM_SUFFIX, ".csv", ".json", ".png")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +33,9 @@ class Output:
     """A result, or one case of a table of many.
 
     name: of the file below the folder that is verified, and of the case in a table. kind: LABELS, MASK (one
-    organ as 1), PROBABILITY, TABLE, PICTURE, or UNKNOWN: without a word about its making. organs: those it
-    says it holds. volume: labels or probabilities on their grid. content_sha256: what it holds, as it is.
+    organ as 1), PROBABILITY, CONTOURS (RTSTRUCT), TABLE, PICTURE, or UNKNOWN: without a word about its
+    making. organs: those it says it holds. volume: labels or probabilities on their grid. content_sha256:
+    what it holds, as it is.
     """
 
     name: str
@@ -72,11 +73,16 @@ def find_outputs(path: Path) -> list[Path]:
 
 
 def read_outputs(path: Path, root: Path) -> list[Output]:
-    """What is in a file; root: the path that is verified. Raises SegMateError for a damaged file."""
+    """What is in a file; nothing for a slice of a DICOM CT beside results.
+
+    root: the path that is verified. Raises SegMateError for a damaged file.
+    """
     name = path.name if path == root else path.relative_to(root).as_posix()
     suffix = next(suffix for suffix in SUFFIXES if name.lower().endswith(suffix))
     case = name[: -len(suffix)]
-    readers = {".csv": _csv_outputs, ".json": _json_output, ".png": _png_output}
+    readers = {
+        ".csv": _csv_outputs, ".json": _json_output, ".png": _png_output, DICOM_SUFFIX: _dicom_output,
+    }  # fmt: skip
     try:
         found = readers.get(path.suffix.lower(), _image_output)(path, name, case)
     except (OSError, ValueError, TypeError, SyntaxError, csv.Error) as error:  # of Pillow, too
@@ -84,7 +90,8 @@ def read_outputs(path: Path, root: Path) -> list[Output]:
     for output in found:
         if not isinstance(output.provenance.get("input", {}), dict):
             raise SegMateError(f"{path}: damaged (what it says of its input is no object)")
-    return found
+    is_slice = suffix == DICOM_SUFFIX and found[0].kind == UNKNOWN and path != root
+    return [] if is_slice else found
 
 
 def _image_output(path: Path, name: str, case: str) -> list[Output]:
@@ -97,6 +104,19 @@ def _image_output(path: Path, name: str, case: str) -> list[Output]:
     else:
         volume, kind = Segmentation.read(path).as_volume(), MASK if CONTENT_KEY in provenance else LABELS
     return [Output(name, kind, case, organs, provenance, volume, volume_sha256(volume))]
+
+
+def _dicom_output(path: Path, name: str, case: str) -> list[Output]:
+    """DICOM SEG or RTSTRUCT; of other files, such as the CT's slices, nothing is said."""
+    import pydicom
+
+    organs, provenance = read_provenance(path)
+    if not provenance:
+        return [Output(name, UNKNOWN, case, None, {}, None, "")]
+    kind = pydicom.dcmread(path, stop_before_pixels=True).SOPClassUID
+    if kind == pydicom.uid.RTStructureSetStorage:
+        return [Output(name, CONTOURS, case, organs, provenance, None, "")]
+    return _image_output(path, name, case)
 
 
 def _png_output(path: Path, name: str, case: str) -> list[Output]:
