@@ -198,6 +198,27 @@ class TestWrong:
         (out / name).write_bytes(content[: len(content) * 3 // 4])
         assert "DOES NOT MATCH, file:" in self.wrong(capsys, out / name)
 
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [("a.json", "[" * 100_000), ("a.json", '{"organs": [], "provenance": {"input": 3}}'),
+         ("a.json", '{"organs": [], "provenance": [1]}'), ("a.csv", "\0" * 10), ("a.png", "no picture"),
+         ("a.nii.gz", "no gzip"), ("a.seg.nrrd", "NRRD0004\n"), ("a.dcm", "x" * 1000)],
+    )  # fmt: skip
+    def test_rubbish_is_told_in_one_line(self, tmp_path, name, content, capsys):
+        (tmp_path / name).write_text(content)
+        assert verified(tmp_path / name) in ((0, 1) if name == "a.csv" else (1,))
+        captured = capsys.readouterr()
+        assert captured.out.count("\n") == 1 and "unexpected" not in captured.err
+
+    @pytest.mark.parametrize(
+        "facts", [{"shape": "x"}, {"affine": [1, 2]}, {"shape": [10**9] * 3, "affine": 0}]
+    )
+    def test_a_recorded_grid_that_is_none(self, out, facts, capsys):
+        found = Segmentation.read(out / "organs.nii.gz")
+        spoiled = {**found.provenance, "input": {**found.provenance["input"], **facts}}
+        Segmentation(found.labels, found.affine, found.organs, spoiled).write(out / "b.nii.gz")
+        assert "geometry: on another grid" in self.wrong(capsys, out / "b.nii.gz")
+
     def test_a_header_that_was_moved(self, out, capsys):
         image = nibabel.load(out / "organs.nii.gz")
         affine = image.affine.copy()
