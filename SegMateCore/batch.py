@@ -13,17 +13,23 @@ from pathlib import Path
 
 import numpy as np
 
+from SegMateCore.content_hash import volume_sha256
+from SegMateCore.dicom_formats import DICOM_FORMATS, require_series
 from SegMateCore.errors import Cancelled, SegMateError
 from SegMateCore.input_cases import Case
+from SegMateCore.nifti import write_nifti
 from SegMateCore.notices import DEMONSTRATION, RESEARCH_ONLY
 from SegMateCore.organs import OrganSet
 from SegMateCore.predictor import PredictOptions, Predictor, Progress
 from SegMateCore.preview import draw_preview
-from SegMateCore.segmentation import Segmentation
+from SegMateCore.provenance import PROBABILITIES, source_facts, traced
+from SegMateCore.segmentation import DICOM_SUFFIX, Segmentation
 from SegMateCore.statistics import OrganStatistics, organ_statistics
 from SegMateCore.volume import Volume
 
 FORMATS = ("nii.gz", "seg.nrrd", "per-organ")
+# What the name of a result ends with where that is not its format.
+_SUFFIX_OF = dict.fromkeys(DICOM_FORMATS, DICOM_SUFFIX)
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 
 
@@ -32,12 +38,14 @@ class Outputs:
     """Where the results of one case go; None: not asked for.
 
     segmentation: a file, by its suffix, or with per_organ a folder. preview: a PNG. probabilities: a folder.
+    dicom: which of DICOM_FORMATS the file is, None for the others.
     """
 
     segmentation: Path
     per_organ: bool = False
     preview: Path | None = None
     probabilities: Path | None = None
+    dicom: str | None = None
 
     @classmethod
     def in_folder(
@@ -51,10 +59,11 @@ class Outputs:
         """Those of a case among others: FOLDER/<case>.nii.gz, preview/<case>.png, probabilities/<case>/."""
         per_organ = form == "per-organ"
         return cls(
-            folder / (case.name if per_organ else f"{case.name}.{form}"),
+            folder / (case.name if per_organ else case.name + _SUFFIX_OF.get(form, f".{form}")),
             per_organ,
             None if preview is None else preview / f"{case.name}.png",
             None if probabilities is None else probabilities / case.name,
+            form if form in DICOM_FORMATS else None,
         )
 
     def files(self, organs: OrganSet) -> list[Path]:
@@ -77,12 +86,16 @@ class Outputs:
 class Choices:
     """How cases are segmented.
 
-    organs: names or keys, None for all. affine_source: None, "sform" or "qform".
+    organs: names or keys, None for all. affine_source: None, "sform" or "qform". series: UID or number of
+    the series of DICOM input, None where it has one. command: what the results say that they were made by,
+    without names of files.
     """
 
     organs: tuple[str, ...] | None = None
     options: PredictOptions = field(default_factory=PredictOptions)
     affine_source: str | None = None
+    series: str | None = None
+    command: str | None = None
 
     def organ_set(self, predictor: Predictor) -> OrganSet:
         """The organs that results hold. Raises SegMateError for an unknown name."""
@@ -92,7 +105,10 @@ class Choices:
 
 @dataclass(frozen=True)
 class CaseResult:
-    """What became of a case. status: "done", "skipped" or "failed", then with the reason in `error`."""
+    """What became of a case. status: "done", "skipped" or "failed", then with the reason in `error`.
+
+    provenance: that of its segmentation.
+    """
 
     case: Case
     status: str
@@ -100,6 +116,7 @@ class CaseResult:
     error: str = ""
     statistics: tuple[OrganStatistics, ...] = ()
     warnings: tuple[str, ...] = ()
+    provenance: dict = field(default_factory=dict)
 
 
 def segment_case(
@@ -117,10 +134,14 @@ def segment_case(
     started = time.monotonic()
     report = progress or (lambda stage, done, total: None)
     report("read", 0, 1)
-    volume = Volume.read(case.source, affine_source=choices.affine_source)
+    if outputs.dicom is not None:
+        require_series(case.source, outputs.dicom)
+    source = source_facts(case.source, choices.affine_source)
+    volume = Volume.read(case.source, choices.affine_source, choices.series)
     if outputs.probabilities is not None and volume.is_sheared:
         raise SegMateError("probabilities of a sheared volume are not supported: leave them out")
     segmentation = predictor.predict(volume, choices.organs, progress, cancelled, choices.options)
+    segmentation = traced(segmentation, source, choices.command)
     report("measure", 0, 1)
     statistics = tuple(organ_statistics(segmentation, volume))
     probabilities = None
@@ -130,18 +151,25 @@ def segment_case(
         raise Cancelled("cancelled: nothing was written")
     report("write", 0, 1)
     if probabilities is not None:
-        write_probabilities(probabilities, volume, segmentation.organs, outputs.probabilities)
+        write_probabilities(probabilities, volume, segmentation, outputs.probabilities)
     if outputs.preview is not None:
         draw_preview(
             volume, segmentation, outputs.preview, preview_title(case, segmentation), notice(segmentation)
         )
-    if outputs.per_organ:
+    warnings = tuple(segmentation.provenance.get("warnings", ()))
+    if outputs.dicom is not None:
+        from SegMateCore.dicom_results import write_for_series
+
+        warnings += write_for_series(
+            segmentation, case.source, outputs.segmentation, outputs.dicom, choices.series
+        )
+    elif outputs.per_organ:
         segmentation.write_per_organ(outputs.segmentation)
     else:
         segmentation.write(outputs.segmentation)
     report("write", 1, 1)
-    warnings = tuple(segmentation.provenance.get("warnings", ()))
-    return CaseResult(case, DONE, time.monotonic() - started, "", statistics, warnings)
+    seconds = time.monotonic() - started
+    return CaseResult(case, DONE, seconds, "", statistics, warnings, segmentation.provenance)
 
 
 def run_batch(
@@ -174,10 +202,16 @@ def run_batch(
         yield result
 
 
-def write_probabilities(probabilities: np.ndarray, volume: Volume, organs: OrganSet, folder: Path) -> None:
-    """One float32 NIfTI per organ, FOLDER/left_lung.nii.gz, of probabilities (C, K, J, I)."""
-    for organ, values in zip(organs, probabilities):
-        volume.with_voxels(values.astype(np.float32)).write(folder / f"{organ.key}.nii.gz")
+def write_probabilities(
+    probabilities: np.ndarray, volume: Volume, segmentation: Segmentation, folder: Path
+) -> None:
+    """One float32 NIfTI per organ, FOLDER/left_lung.nii.gz, of probabilities (C, K, J, I), each with the
+    segmentation's provenance.
+    """
+    for organ, values in zip(segmentation.organs, probabilities):
+        found = volume.with_voxels(values.astype(np.float32))
+        document = segmentation.document(organ, content_sha256=volume_sha256(found), content=PROBABILITIES)
+        write_nifti(found, folder / f"{organ.key}.nii.gz", document)
 
 
 def preview_title(case: Case, segmentation: Segmentation) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from SegMateCore.dicom_formats import DICOM_FORMATS
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `segmate predict`."""
@@ -12,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "input",
         metavar="INPUT",
         type=Path,
-        help="a CT in Hounsfield units: NIfTI or NRRD file, folder of one DICOM series; or a folder of cases"
-        " (such files, sub-folders with a ct.nii.gz, sub-folders with a DICOM series)",
+        help="a CT in Hounsfield units: NIfTI or NRRD file, DICOM folder, .zip or file; or a folder of cases"
+        " (such files, sub-folders with a ct.nii.gz, sub-folders or .zip with a DICOM series)",
     )
     parser.add_argument(
         "-o",
@@ -21,8 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OUTPUT",
         type=Path,
         required=True,
-        help="one CT: FILE.nii.gz or .nii (labels), FILE.seg.nrrd (for 3D Slicer), or a folder with"
-        " --per-organ; a folder of cases: a folder. Missing folders are made, an existing file is replaced",
+        help="one CT: FILE.nii.gz or .nii (labels), FILE.seg.nrrd (for 3D Slicer), FILE.dcm (DICOM SEG,"
+        " or RTSTRUCT with --format; of a DICOM series), or a folder with --per-organ; a folder of"
+        " cases: a folder. Missing folders are made, an existing file is replaced",
     )
     _add_network_options(parser)
     _add_input_options(parser)
@@ -103,10 +106,21 @@ def _add_input_options(parser: argparse.ArgumentParser) -> None:
         choices=("sform", "qform"),
         help="which geometry of a NIfTI file to trust where its two differ (default: refuse such a file)",
     )
+    add_series_option(group)
     group.add_argument(
         "--force",
         action="store_true",
         help="segment volumes that do not look like a CT in HU (default: refuse)",
+    )
+
+
+def add_series_option(parser: argparse._ActionsContainer) -> None:
+    """--series, of every command that reads one CT."""
+    parser.add_argument(
+        "--series",
+        metavar="UID|NUMBER",
+        help="which series of a DICOM folder or .zip, all of whose sub-folders are then searched; segmate"
+        " info lists them (default: the only one)",
     )
 
 
@@ -154,8 +168,9 @@ def _add_result_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--format",
-        choices=("nii.gz", "seg.nrrd", "per-organ"),
-        help="for a folder of cases, what to write for each (default: nii.gz)",
+        choices=("nii.gz", "seg.nrrd", "per-organ", *DICOM_FORMATS),
+        help="for a folder of cases, what to write for each (default: nii.gz); of a .dcm, which DICOM object"
+        " (default: dicom-seg)",
     )
     group.add_argument(
         "--overwrite",
