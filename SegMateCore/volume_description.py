@@ -22,8 +22,8 @@ def describe_volume(
 ) -> dict[str, object]:
     """Facts by name, in the order to be shown; a segmentation gets its organs (ml) and its provenance too.
 
-    series: UID or number of a DICOM series, where there are several. Raises SegMateError for a file that cannot
-    be read.
+    series: UID or number of a DICOM series, where there are several. Raises SegMateError for a file that
+    cannot be read.
     """
     volume = Volume.read(path, affine_source, series)
     low, high = value_range(volume)
