@@ -77,14 +77,12 @@ class Outputs:
 class Choices:
     """How cases are segmented.
 
-    organs: names or keys, None for all. affine_source: None, "sform" or "qform". series: UID or number of
-    the series of DICOM input, None where it has one.
+    organs: names or keys, None for all. affine_source: None, "sform" or "qform".
     """
 
     organs: tuple[str, ...] | None = None
     options: PredictOptions = field(default_factory=PredictOptions)
     affine_source: str | None = None
-    series: str | None = None
 
     def organ_set(self, predictor: Predictor) -> OrganSet:
         """The organs that results hold. Raises SegMateError for an unknown name."""
@@ -119,7 +117,7 @@ def segment_case(
     started = time.monotonic()
     report = progress or (lambda stage, done, total: None)
     report("read", 0, 1)
-    volume = Volume.read(case.source, choices.affine_source, choices.series)
+    volume = Volume.read(case.source, choices.affine_source, case.series)
     if outputs.probabilities is not None and volume.is_sheared:
         raise SegMateError("probabilities of a sheared volume are not supported: leave them out")
     segmentation = predictor.predict(volume, choices.organs, progress, cancelled, choices.options)

@@ -16,6 +16,8 @@ from pydicom.uid import (
     LegacyConvertedEnhancedCTImageStorage,
 )
 
+from SegMateCore.volume import Volume
+
 COUNT, ROWS, COLUMNS = 6, 4, 5
 STEP_MM = 2.5
 ORIGIN = (-10.0, -20.0, 30.0)
@@ -150,3 +152,21 @@ def _empty(syntax: str, sop_class: str, uid: str) -> FileDataset:
     data = FileDataset(None, {}, b"\0" * 128, meta, syntax.is_implicit_VR, syntax.is_little_endian)
     data.SOPClassUID, data.SOPInstanceUID = sop_class, uid
     return data
+
+
+def write_volume(folder: Path, volume: Volume, **changes) -> Path:
+    """Any Volume of whole HU as the series that a scanner would write of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine
+    directions = lps[:3, :3] / np.linalg.norm(lps[:3, :3], axis=0)
+    for k, plane in enumerate(volume.voxels):
+        position = lps[:3] @ [0, 0, k, 1]
+        write_slice(
+            folder, k, f"{k:04d}.dcm", Rows=plane.shape[0], Columns=plane.shape[1],
+            PixelSpacing=[float(f"{volume.spacing_mm[1]:.12g}"), float(f"{volume.spacing_mm[0]:.12g}")],
+            ImagePositionPatient=[float(f"{x:.10g}") for x in position],
+            ImageOrientationPatient=[float(f"{x:.10g}") for x in directions[:, :2].T.ravel()],
+            PixelRepresentation=1, BitsStored=16, HighBit=15, RescaleIntercept=0,
+            PixelData=plane.astype("<i2").tobytes(), **changes,
+        )  # fmt: skip
+    return folder

@@ -119,7 +119,11 @@ def test_frames_that_lack_or_contradict(tmp_path, macros, words):
 
 @pytest.mark.parametrize(
     "frames, words",
-    [(9, "announces 9 frames and describes 6"), (60_000, "2400000 bytes, and has"), (-3, "-3 as NumberOfFrames")],
+    [
+        (9, "announces 9 frames and describes 6"),
+        (60_000, "2400000 bytes, and has"),
+        (-3, "-3 as NumberOfFrames"),
+    ],
 )
 def test_more_frames_than_there_are(tmp_path, frames, words):
     refused(write_multi_frame(tmp_path / "ct", NumberOfFrames=frames), words)
