@@ -48,22 +48,19 @@ _META_AT = 132
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """data: the elements of _TAGS that are there. pixels_at: the first byte of the value of PixelData, None
-    without one. syntax: how the pixels are stored.
+    """data: the elements of _TAGS that are there. sop_class: UID. pixels_at: the first byte of the value of
+    PixelData, None without one. syntax: how the pixels are stored.
     """
 
     file: DicomFile
     data: Dataset
+    sop_class: str
     syntax: UID
     pixels_at: int | None
 
     @property
     def series(self) -> str:
         return str(self.data.get("SeriesInstanceUID") or "")
-
-    @property
-    def sop_class(self) -> str:
-        return str(self.data.get("SOPClassUID") or self.data.file_meta.get("MediaStorageSOPClassUID") or "")
 
     @property
     def is_multi_frame(self) -> bool:
@@ -138,8 +135,9 @@ def _header(file: DicomFile, open_file: Opener) -> Header | None:
             data = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=_TAGS)
             for tag in _TAGS:
                 data.get(tag)
+            sop_class = str(data.get("SOPClassUID") or data.file_meta.get("MediaStorageSOPClassUID") or "")
             syntax = UID(str(data.file_meta.get("TransferSyntaxUID") or ""))
-            return Header(file, data, syntax, _value_of_pixels(stream, syntax))
+            return Header(file, data, sop_class, syntax, _value_of_pixels(stream, syntax))
     except InvalidDicomError as error:
         if file.path.suffix.lower() in DICOM_SUFFIXES:
             raise SegMateError(f"{file.name} is not a DICOM file; mend or remove it") from error

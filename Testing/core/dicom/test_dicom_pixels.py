@@ -8,6 +8,7 @@ import struct
 import numpy as np
 import pydicom
 import pytest
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
     MPEG2MPML,
     ExplicitVRBigEndian,
@@ -253,10 +254,22 @@ class TestLies:
             data.save_as(path)
         refused(folder, "announces 40 x 40 pixels, its compressed image is 60000 x 60000")
 
+    @pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless, RLELossless])
+    def test_a_codestream_that_was_cut_off(self, tmp_path, syntax):
+        pytest.importorskip({JPEGLSLossless: "jpeg_ls", JPEG2000Lossless: "openjpeg"}.get(syntax, "numpy"))
+        folder = write_pixels(tmp_path / "a", lambda k: noise(k, 0, 4095), False, 12, syntax=syntax)
+        data = pydicom.dcmread(folder / "02.dcm")
+        (frame,) = generate_frames(data.PixelData, number_of_frames=1)
+        data.PixelData = encapsulate([frame[: len(frame) * 2 // 3]])
+        data.save_as(folder / "02.dcm")
+        refused(folder, "02.dcm", "damaged")
+
     def test_a_tiny_compressed_file(self, tmp_path):
         lie = {"Rows": 8192, "Columns": 8192, "PixelData": bytes(80)}
         refused(write_series(tmp_path / "a", syntax=RLELossless, **lie), "announces 8192 x 8192 pixels")
 
     def test_a_codestream_that_is_none(self, tmp_path):
         pytest.importorskip("openjpeg")
-        refused(write_series(tmp_path / "a", syntax=JPEG2000Lossless), "no readable JPEG 2000")
+        for number, pixels in enumerate((stored(0).tobytes(), bytes(10) + b"\xff\xd9")):
+            folder = write_series(tmp_path / str(number), syntax=JPEG2000Lossless, PixelData=pixels)
+            refused(folder, ("cut off", "no readable JPEG 2000")[number])
