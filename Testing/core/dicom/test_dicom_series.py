@@ -202,6 +202,8 @@ class TestSeveral:
         assert [one["uid"] for one in listed] == ["1.2.3", "4.5.6"]
         alone = segmate("info", zipped(study, tmp_path / "s.zip"), "--series", "12", "--json")
         assert json.loads(alone.stdout)["values"].startswith("0 to")
+        only = json.loads(segmate("info", study / "a", "--json").stdout)
+        assert only["series"] == f"number 3, 1.2.3, 'chest', {COUNT} slices"
 
     def test_other_files_have_no_series(self, ct):
         with pytest.raises(SegMateError, match="this is none: leave it out"):
