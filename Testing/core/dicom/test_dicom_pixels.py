@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import resource
 import struct
 
@@ -15,6 +16,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
@@ -112,6 +114,25 @@ def test_jpeg_lossless(tmp_path):
     for k in range(COUNT):
         write_slice(series, k, syntax=JPEGLosslessSV1, PixelData=jpeg_lossless(stored(k), 12))
     np.testing.assert_array_equal(Volume.read(series).voxels, expected)
+
+
+def test_jpeg_baseline(tmp_path):
+    pytest.importorskip("gdcm")
+    image = pytest.importorskip("PIL.Image")
+    folder, expected = tmp_path / "a", []
+    folder.mkdir()
+    for k in range(COUNT):
+        content = io.BytesIO()
+        image.fromarray(noise(k, 40, 90).astype(np.uint8)).save(content, "JPEG", quality=95)
+        expected.append(np.asarray(image.open(content)).astype(int) - 1024)
+        write_slice(
+            folder, k, syntax=JPEGBaseline8Bit, Rows=SIDE, Columns=SIDE, BitsAllocated=8, BitsStored=8,
+            HighBit=7, PixelData=content.getvalue(), LossyImageCompression="01",
+        )  # fmt: skip
+    volume = Volume.read(folder)
+    # Decoders round the cosine transform each in its own way.
+    assert np.abs(volume.voxels - np.array(expected)).max() <= 1
+    assert volume.warnings == ("the CT was compressed with loss",)
 
 
 def jpeg_lossless(values: np.ndarray, bits: int) -> bytes:
