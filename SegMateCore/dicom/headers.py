@@ -65,11 +65,6 @@ class Header:
         return one_line(self.data.get("SeriesInstanceUID") or "")
 
     @property
-    def sop_instance(self) -> str:
-        meta = self.data.file_meta.get("MediaStorageSOPInstanceUID")
-        return str(self.data.get("SOPInstanceUID") or meta or "")
-
-    @property
     def is_multi_frame(self) -> bool:
         return self.sop_class in MULTI_FRAME_CLASSES or "PerFrameFunctionalGroupsSequence" in self.data
 
