@@ -86,15 +86,13 @@ class Outputs:
 class Choices:
     """How cases are segmented.
 
-    organs: names or keys, None for all. affine_source: None, "sform" or "qform". series: UID or number of
-    the series of DICOM input, None where it has one. command: what the results say that they were made by,
-    without names of files.
+    organs: names or keys, None for all. affine_source: None, "sform" or "qform". command: what the results say
+    that they were made by, without names of files.
     """
 
     organs: tuple[str, ...] | None = None
     options: PredictOptions = field(default_factory=PredictOptions)
     affine_source: str | None = None
-    series: str | None = None
     command: str | None = None
 
     def organ_set(self, predictor: Predictor) -> OrganSet:
@@ -137,7 +135,7 @@ def segment_case(
     if outputs.dicom is not None:
         require_series(case.source, outputs.dicom)
     source = source_facts(case.source, choices.affine_source)
-    volume = Volume.read(case.source, choices.affine_source, choices.series)
+    volume = Volume.read(case.source, choices.affine_source, case.series)
     if outputs.probabilities is not None and volume.is_sheared:
         raise SegMateError("probabilities of a sheared volume are not supported: leave them out")
     segmentation = predictor.predict(volume, choices.organs, progress, cancelled, choices.options)
@@ -161,7 +159,7 @@ def segment_case(
         from SegMateCore.dicom_results import write_for_series
 
         warnings += write_for_series(
-            segmentation, case.source, outputs.segmentation, outputs.dicom, choices.series
+            segmentation, case.source, outputs.segmentation, outputs.dicom, case.series
         )
     elif outputs.per_organ:
         segmentation.write_per_organ(outputs.segmentation)

@@ -1,14 +1,11 @@
 """Which CTs a path stands for: one file, one DICOM series, or a folder of cases.
 
 Takes the user's path, gives Cases (a name and where to read it). Nothing is read but names and, to tell DICOM
-files of any name, the first bytes of some files; of a ZIP its table of entries.
+files of any name, the first bytes of some files.
 """
 
 from __future__ import annotations
 
-import os
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +16,6 @@ from SegMateCore.volume_io import (
     NRRD_SUFFIXES,
     ZIP_SUFFIX,
     has_dicom_magic,
-    starts_like_dicom,
 )
 
 VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES)
@@ -29,30 +25,33 @@ CASE_FILES = ("ct.nii.gz", "ct.nii", "ct.nrrd")
 
 @dataclass(frozen=True)
 class Case:
-    """name: what outputs are called after; source: a file, or a folder or ZIP with a DICOM series."""
+    """name: what outputs are called after; source: a file, or a folder or ZIP with a DICOM series.
+
+    series: its UID or number, None where it is the only one.
+    """
 
     name: str
     source: Path
+    series: str | None = None
 
 
-def find_cases(path: Path, is_one: bool = False) -> list[Case]:
+def find_cases(path: Path) -> list[Case]:
     """The cases at `path`, sorted by name; exactly one for a file and for a folder with DICOM files in it.
 
-    A folder of cases holds volumes, ZIPs with a DICOM series, or sub-folders that each hold a ct.nii.gz or,
-    also further down, a DICOM series. is_one: take the path for one case, whatever its sub-folders hold.
-    Raises SegMateError when there is none, and when two would have one name.
+    A folder of cases holds volumes, ZIPs of DICOM, or sub-folders that each hold a ct.nii.gz or a DICOM
+    series. Raises SegMateError when there is none, and when two would have one name.
     """
     if not path.exists():
         raise SegMateError(
             f"no file or folder {path}; expected a CT (NIfTI, NRRD), a DICOM folder or a folder of CTs"
         )
-    if is_one or is_one_case(path):
+    if is_one_case(path):
         return [Case(case_name(path), path)]
     found = [case for entry in sorted(path.iterdir()) if (case := _case_at(entry)) is not None]
     if not found:
         raise SegMateError(
             f"no CT in the folder {path}; expected *.nii.gz, *.nii or *.nrrd, DICOM files, or sub-folders"
-            f" with {CASE_FILES[0]} or a DICOM series, or such a series as *.zip"
+            f" with {CASE_FILES[0]} or a DICOM series"
         )
     sources: dict[str, Path] = {}
     for case in found:
@@ -65,8 +64,8 @@ def find_cases(path: Path, is_one: bool = False) -> list[Case]:
 
 
 def is_one_case(path: Path) -> bool:
-    """Whether `path` is a file, or a folder with DICOM files or a DICOMDIR directly in it."""
-    return path.is_file() or _has_dicom_in(path, sorted(os.listdir(path)))
+    """Whether `path` is a file, or a folder with DICOM files directly in it."""
+    return path.is_file() or holds_dicom(path)
 
 
 def case_name(path: Path) -> str:
@@ -79,27 +78,22 @@ def case_name(path: Path) -> str:
 
 
 def holds_dicom(folder: Path) -> bool:
-    """Whether a folder or one of its sub-folders has a DICOM file, told by its suffix or its first bytes."""
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if _has_dicom_in(Path(place), sorted(names)):
+    """Whether a folder has a DICOM file directly in it, told by its suffix or its first bytes."""
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith(".") or not entry.is_file():
+            continue
+        if entry.suffix.lower() in DICOM_SUFFIXES or _is_nameless_dicom(entry):
             return True
     return False
-
-
-def _has_dicom_in(folder: Path, names: list[str]) -> bool:
-    paths = [folder / name for name in names if not name.startswith(".")]
-    return any(
-        path.is_file() and (path.suffix.lower() in DICOM_SUFFIXES or _is_nameless_dicom(path))
-        for path in paths
-    )
 
 
 def _case_at(entry: Path) -> Case | None:
     if entry.name.startswith("."):
         return None
-    if entry.name.lower().endswith(ZIP_SUFFIX) and entry.is_file():
-        return Case(case_name(entry), entry) if _is_dicom_zip(entry) else None
+    if entry.is_file() and entry.name.lower().endswith(ZIP_SUFFIX):
+        from SegMateCore.dicom.files import may_hold_dicom
+
+        return Case(case_name(entry), entry) if may_hold_dicom(entry) else None
     if entry.is_file():
         return Case(case_name(entry), entry) if entry.name.lower().endswith(VOLUME_SUFFIXES) else None
     if not entry.is_dir():
@@ -117,22 +111,3 @@ def _is_nameless_dicom(path: Path) -> bool:
         return has_dicom_magic(path)
     except OSError:
         return False
-
-
-def _is_dicom_zip(path: Path) -> bool:
-    """Whether a ZIP holds DICOM; other ones that lie among cases are none."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                name = entry.filename.rpartition("/")[2].lower()
-                if entry.is_dir() or name.startswith("."):
-                    continue
-                if name.endswith(DICOM_SUFFIXES):
-                    return True
-                with archive.open(entry) as stream:
-                    if starts_like_dicom(stream):
-                        return True
-    except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
-        # Damaged or encrypted: what may be a CT is not passed over in silence.
-        return True
-    return False

@@ -19,11 +19,13 @@ __all__ = ["add_arguments", "run"]
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 0, or 1 when some cases of a folder failed. Raises SegMateError for bad input."""
-    from SegMateCore.input_cases import find_cases, is_one_case
+    from SegMateCore.input_cases import Case, case_name, find_cases, is_one_case
 
-    is_one = arguments.series is not None or is_one_case(arguments.input)
-    cases = find_cases(arguments.input, is_one)
-    if is_one or (len(cases) == 1 and _is_file_name(arguments.output)):
+    if arguments.series is not None:
+        # One CT, wherever it lies below.
+        return _one_case(arguments, Case(case_name(arguments.input), arguments.input, arguments.series))
+    cases = find_cases(arguments.input)
+    if is_one_case(arguments.input) or (len(cases) == 1 and _is_file_name(arguments.output)):
         return _one_case(arguments, cases[0])
     return _folder(arguments, cases)
 
@@ -164,8 +166,7 @@ def _opened(arguments: argparse.Namespace):
         arguments.flip_average, arguments.clean_up, arguments.chunk, arguments.force, arguments.overlap,
         arguments.mirror, arguments.patches_at_once,
     )  # fmt: skip
-    command = recorded_command(arguments)
-    choices = Choices(organs, options, arguments.affine, arguments.series, command)
+    choices = Choices(organs, options, arguments.affine, recorded_command(arguments))
     choices.organ_set(predictor)  # an unknown organ is told before any work
     return predictor, choices
 

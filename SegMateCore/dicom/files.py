@@ -7,6 +7,7 @@ into memory (large ones into a temporary file without a name), never unpacked, b
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 import zipfile
@@ -19,7 +20,7 @@ from typing import BinaryIO
 
 from SegMateCore.archives import BadArchive, Limits, check_sizes
 from SegMateCore.errors import SegMateError
-from SegMateCore.volume_io import ZIP_SUFFIX
+from SegMateCore.volume_io import DICOM_SUFFIXES, ZIP_SUFFIX, starts_like_dicom
 
 # A study has thousands of slices at most. CTs are noise, which hardly shrinks; single slices of air do.
 _LIMITS = Limits(files=100_000, bytes=16_000_000_000, small=16_000_000)
@@ -53,6 +54,26 @@ def is_zip(path: Path) -> bool:
     return path.name.lower().endswith(ZIP_SUFFIX) and path.is_file()
 
 
+def may_hold_dicom(archive: Path) -> bool:
+    """Whether a ZIP has a DICOM file, told by its suffix or first bytes; also where it cannot be read, so
+    that a damaged CT is not passed over in silence.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened_archive:
+            for entry in opened_archive.infolist():
+                name = entry.filename.rpartition("/")[2]
+                if entry.is_dir() or name.startswith("."):
+                    continue
+                if name.lower().endswith(DICOM_SUFFIXES):
+                    return True
+                with opened_archive.open(entry) as stream:
+                    if starts_like_dicom(stream):
+                        return True
+    except (OSError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error):
+        return True
+    return False
+
+
 def files_at(path: Path) -> list[DicomFile]:
     """All files of a folder and its sub-folders or of a ZIP; of a file those beside it in its folder.
 
@@ -71,7 +92,7 @@ def opened(path: Path) -> Iterator[Opener]:
     if not is_zip(path):
         yield _open_file
         return
-    with _reading(path), zipfile.ZipFile(path) as archive:
+    with _reading(), zipfile.ZipFile(path) as archive:
         yield lambda file: _open_entry(archive, file)
 
 
@@ -100,7 +121,7 @@ def _is_passed_over(name: str) -> bool:
 
 
 def _entries(path: Path) -> list[DicomFile]:
-    with _reading(path), zipfile.ZipFile(path) as archive:
+    with _reading(), zipfile.ZipFile(path) as archive:
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
     check_sizes(path, entries, _LIMITS, "a DICOM archive")
     found = []
@@ -113,7 +134,7 @@ def _entries(path: Path) -> list[DicomFile]:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading() -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
@@ -125,15 +146,17 @@ def _open_file(file: DicomFile) -> BinaryIO:
     facts = os.fstat(stream.fileno())
     if (facts.st_size, facts.st_mtime_ns) != file.state:
         stream.close()
-        raise SegMateError(f"{file.name} changes while it is read; wait until the series is complete")
+        raise SegMateError(f"{file.name!r} changes while it is read; wait until the series is complete")
     return stream
 
 
 def _open_entry(archive: zipfile.ZipFile, file: DicomFile) -> BinaryIO:
-    """The whole entry, its checksum compared."""
-    stream = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)
-    with _reading(file.path), archive.open(file.entry) as source:
-        while piece := source.read(_PIECE):
+    """The whole entry, its checksum compared; of what is no DICOM only the beginning."""
+    stream = tempfile.TemporaryFile() if file.size > _IN_MEMORY_BYTES else io.BytesIO()
+    with _reading(), archive.open(file.entry) as source:
+        head = source.read(_PIECE)
+        stream.write(head)
+        while starts_like_dicom(io.BytesIO(head)) and (piece := source.read(_PIECE)):
             stream.write(piece)
     stream.seek(0)
     return stream
