@@ -221,6 +221,42 @@ def test_a_tensor_larger_than_its_storage_is_refused(tmp_path):
     refused(saved(tmp_path, {"w": huge}), "larger than its storage")
 
 
+def test_a_step_along_an_axis_of_one_element_may_be_any_number(tmp_path):
+    """torch itself writes such steps; here one that no machine's word holds."""
+    tensor = (
+        b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000"
+        b"X\x03\x00\x00\x00cpuK\x01tQK\x00K\x01\x85\x8a\x10" + (10**30).to_bytes(16, "little") + b"\x85tR"
+    )
+    path = rewritten(saved(tmp_path, {"w": torch.tensor([1.5])}), {"data.pkl": b"\x80\x02" + tensor + b"."})
+    with TorchArchive(path) as file:
+        assert file.array(file.content).tolist() == [1.5]
+
+
+def test_shapes_that_no_array_has_are_refused(tmp_path):
+    refused(saved(tmp_path, {"w": torch.ones([1] * 40)}), "impossible shape")
+    refused(saved(tmp_path, {"w": torch.ones(0).expand(2**50, 0)}), "impossible shape")
+
+
+def test_named_weights_come_out_of_their_container(tmp_path):
+    weights = {"a.weight": torch.ones(2), "b": torch.zeros(1)}
+    wrapped = {f"module.{key}": tensor for key, tensor in weights.items()}
+    for value in (weights, wrapped, {"state_dict": wrapped, "epoch": 3}):
+        with TorchArchive(saved(tmp_path, value)) as file:
+            found = file.named_tensors(("model", "state_dict"))
+            assert {key: file.array(tensor).tolist() for key, tensor in found.items()} == {
+                "a.weight": [1, 1], "b": [0]
+            }
+    for value, words in (([1], "a list, not named"), ({}, "not named"), ({"n": 3}, "'n' is a int")):
+        with TorchArchive(saved(tmp_path, value)) as file, pytest.raises(SegMateError, match=words):
+            file.named_tensors(("model",))
+
+
+def test_torchscript_is_refused_with_what_to_give(tmp_path):
+    path = tmp_path / "model.ts"
+    torch.jit.trace(torch.nn.Conv2d(1, 1, 1), torch.zeros(1, 1, 4, 4)).save(path)
+    refused(path, "TorchScript", "models/model.pt")
+
+
 def test_other_files_are_refused(tmp_path):
     refused(tmp_path / "missing.pth", "No such file")
     refused(saved(tmp_path, {"w": torch.ones(2)}, _use_new_zipfile_serialization=False), "1.6")
