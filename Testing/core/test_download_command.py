@@ -34,7 +34,8 @@ class TestCommand:
     def test_the_licence_is_shown_and_must_be_accepted(self, public, capsys):
         assert main(["download", "tiny_3mm"]) == 2
         text = capsys.readouterr().err
-        assert "Apache-2.0" in text and "--accept-licence" in text and "Doe 2026" in text
+        for words in ("Apache-2.0", "--accept-licence", "Doe 2026", "research use only, not for diagnosis"):
+            assert words in text
         assert public.requests == []
 
     @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("yes\n", 0), ("n\n", 2), ("\n", 2), ("", 2)])
