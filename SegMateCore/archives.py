@@ -80,7 +80,8 @@ def unpack(
                             done += len(piece)
                             if progress is not None:
                                 progress(done, total)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
+    # ValueError: places beyond any file, and names that are no text.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OverflowError) as error:
         raise BadArchive(f"{archive} is damaged, or no ZIP file ({error}); get it again") from None
     except OSError as error:
         raise SegMateError(f"cannot read {archive}: {error.strerror or error}") from None

@@ -80,13 +80,13 @@ def read_json(path: Path, remedy: str) -> Entries:
         raise SegMateError(f"{path} is not valid JSON ({error}); {remedy}") from None
     if not isinstance(values, dict):
         raise SegMateError(f"{path} holds a {type(values).__name__}, expected an object; {remedy}")
-    if not _is_flat(values):
+    if not is_flat(values):
         raise SegMateError(f"{path} has entries more than {DEEPEST} levels deep; {remedy}")
     return Entries(values, str(path))
 
 
-def _is_flat(value: object) -> bool:
-    """Whether no entry lies deeper than DEEPEST."""
+def is_flat(value: object) -> bool:
+    """Whether no entry lies deeper than DEEPEST, so that it can be walked and copied."""
     level = [value]
     for _ in range(DEEPEST):
         inner = [part.values() if isinstance(part, Mapping) else part for part in level]

@@ -116,6 +116,7 @@ def import_model(
     entry = manifest.get(name)
     work = how.folder / "downloads" / f"{name}.import"
     with only_here(work, "imported"):
+        _clear(work / "content")  # what a killed import has left
         try:
             files = None if entry is None else _files_of(entry, paths)
             if files is not None:

@@ -174,7 +174,8 @@ class TorchArchive:
         """Verifies the checksum."""
         try:
             return self._zip.read(entry)
-        except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        # ValueError: places beyond any file, and names that are no text.
+        except (OSError, RuntimeError, EOFError, ValueError, OverflowError, zipfile.BadZipFile) as error:
             raise SegMateError(
                 f"{self.path} is damaged in {entry.filename} ({error}); copy or download it again"
             ) from None

@@ -159,6 +159,14 @@ def test_a_replacement_that_fails_leaves_no_record_of_itself(models, tiny_checkp
     assert Checkpoint.read(path).document["name"] == "demo" and read_record(path) == {}
 
 
+def test_what_a_killed_import_left_is_no_obstacle(tmp_path, models):
+    left = models / "downloads" / "mine.import" / "content" / "0"
+    left.mkdir(parents=True)
+    (left / "half").write_bytes(b"")
+    (tmp_path / "mine.zip").write_bytes(zipped({"a.safetensors": DEMO.read_bytes()}))
+    assert import_model([tmp_path / "mine.zip"], None, {}, Installation()) == models / "mine.safetensors"
+
+
 @pytest.mark.parametrize("folder", ["My model", "-x"])
 def test_folders_with_other_names_ask_for_one(tmp_path, folder):
     (tmp_path / folder).mkdir()
