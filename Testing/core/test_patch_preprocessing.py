@@ -12,7 +12,7 @@ from scipy import ndimage
 from test_predictor import STORAGE_ORDERS, smooth_ct, stored_otherwise
 
 from SegMateCore.axis_maps import LINEAR, NEAREST, SPLINE, AxisMap
-from SegMateCore.errors import Cancelled
+from SegMateCore.errors import Cancelled, SegMateError
 from SegMateCore.normalisation import Normalisation
 from SegMateCore.patch_grid import coarse_axis, nonzero_box
 from SegMateCore.patch_preprocessing import PatchPreprocessing
