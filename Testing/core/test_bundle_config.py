@@ -19,12 +19,12 @@ def config(tmp_path, **entries) -> BundleConfig:
 
 def test_lists_of_references_to_lists_of_references(tmp_path):
     levels = {f"level{number}": [f"@level{number + 1}"] * 40 for number in range(7)}
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(SegMateError, match=r"inference\.json.*level0.* more than 10000 values"):
         config(tmp_path, **levels, level7=1).value("level0")
     with pytest.raises(SegMateError, match=r"inference\.json.*level0.*@level0"):
         config(tmp_path, level0=["@level0"] * 40).value("level0")
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
     assert config(tmp_path, size="@sides", sides=["@side"] * 3, side=16).value("size") == [16] * 3
 
 

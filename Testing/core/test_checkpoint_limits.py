@@ -20,10 +20,10 @@ def refused(tmp_path, text: str) -> str:
     save = pytest.importorskip("safetensors.numpy").save
     path = tmp_path / "hostile.safetensors"
     path.write_bytes(save({"part0.x": np.zeros(1, np.float32)}, metadata={"segmate": text}))
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(SegMateError) as caught:
         Checkpoint.read(path)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
     message = str(caught.value)
     assert "hostile.safetensors" in message and "\n" not in message and len(message) < 1000
     return message

@@ -50,9 +50,9 @@ def test_any_value_can_be_said_quickly():
     deep: list = []
     for _ in range(sys.getrecursionlimit() * 2):
         deep = [deep]
-    start = time.monotonic()
+    start = time.process_time()
     for value in (laughs, deep, 1 << 100_000, {1 << 100_000: "x"}, "x" * 10**6, {"a": laughs}):
         assert 0 < len(short(value)) <= 60
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
     assert short([1, 2.5, "a", None, {"b": [True]}]) == "[1, 2.5, 'a', None, {'b': [True]}]"
     assert json.loads(short([0, 3])) == [0, 3]

@@ -31,9 +31,9 @@ def laughs() -> list:
 
 @pytest.fixture(autouse=True)
 def quickly():
-    start = time.monotonic()
+    start = time.process_time()
     yield
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20
 
 
 ENDLESS = {
