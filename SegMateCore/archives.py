@@ -10,6 +10,7 @@ holds the mode where a Unix wrote it.
 from __future__ import annotations
 
 import re
+import shutil
 import stat
 import unicodedata
 import zipfile
@@ -55,7 +56,7 @@ def unpack(
     """Unpack `archive` into the new folder `folder`; parents are made. progress(done, total) in bytes.
 
     Raises BadArchive for damage and for each of the above with the entry's name, SegMateError where `folder`
-    exists or cannot be written; Cancelled. In each case nothing is left.
+    exists, cannot be written or lies on a disk with too little room; Cancelled. In each case nothing is left.
     """
     if folder.exists():
         raise SegMateError(f"{folder} exists already; delete it first")
@@ -63,6 +64,7 @@ def unpack(
         with zipfile.ZipFile(archive) as opened:
             entries = _checked(archive, opened.infolist(), limits or Limits())
             total = sum(entry.file_size for entry, _ in entries)
+            _check_room(folder, total)
             done = 0
             with atomic_folder(folder) as temporary:
                 for entry, parts in entries:
@@ -78,7 +80,8 @@ def unpack(
                             done += len(piece)
                             if progress is not None:
                                 progress(done, total)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
+    # ValueError: places beyond any file, and names that are no text.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OverflowError) as error:
         raise BadArchive(f"{archive} is damaged, or no ZIP file ({error}); get it again") from None
     except OSError as error:
         raise SegMateError(f"cannot read {archive}: {error.strerror or error}") from None
@@ -92,6 +95,8 @@ def check_sizes(archive: Path, entries: list[zipfile.ZipInfo], limits: Limits, w
         raise _refused(archive, f"it has {len(entries)} entries, {what} has at most {limits.files}")
     unpacked = sum(entry.file_size for entry in entries)
     packed = sum(entry.compress_size for entry in entries)
+    if packed > archive.stat().st_size:
+        raise _refused(archive, "its entries overlap, as only a bomb's do")
     if unpacked > limits.bytes:
         sizes = f"{unpacked / 1e9:.1f} GB, {what} to at most {limits.bytes / 1e9:.1f} GB"
         raise _refused(archive, f"it unpacks to {sizes}")
@@ -114,11 +119,24 @@ def _refused(archive: Path, reason: str) -> BadArchive:
     return BadArchive(f"{archive} is refused, nothing was unpacked: {reason}")
 
 
+def _check_room(folder: Path, needed: int) -> None:
+    """Raise SegMateError before a byte is written that would not fit."""
+    there = next(parent for parent in folder.absolute().parents if parent.is_dir())
+    try:
+        free = shutil.disk_usage(there).free
+    except OSError:
+        return
+    if needed > free:
+        raise SegMateError(
+            f"{there} has {free / 1e6:.0f} MB left, {needed / 1e6:.0f} MB are needed to unpack: make room, or"
+            " choose another folder with --to or SEGMATE_MODELS"
+        )
+
+
 def _checked(
     archive: Path, entries: list[zipfile.ZipInfo], limits: Limits
 ) -> list[tuple[zipfile.ZipInfo, tuple[str, ...]]]:
     """Each entry with the parts of its path."""
-
     check_sizes(archive, entries, limits, "a model")
     checked = []
     seen: dict[tuple[str, ...], bool] = {}

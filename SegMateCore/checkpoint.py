@@ -218,7 +218,7 @@ class Checkpoint:
             if part.folds == 1:
                 continue
             found = {key.split(".")[1] for key in keys if key.startswith(f"part{index}.")}
-            if found != {f"fold{fold}" for fold in range(part.folds)}:
+            if len(found) != part.folds or found != {f"fold{fold}" for fold in range(part.folds)}:
                 raise SegMateError(
                     f"{self.source}: the tensors of part {index} belong to {', '.join(sorted(found))}, the"
                     f" document describes {part.folds} folds from fold0 on"

@@ -12,6 +12,7 @@ import json
 import re
 
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_entries import DEEPEST, is_flat
 from SegMateCore.models import model_options
 from SegMateCore.patches_document import (
     STRATEGIES,
@@ -91,6 +92,8 @@ def parse_document(text: str | None, source: str) -> dict:
         raise SegMateError(
             f"{source}: the checkpoint document is a {type(document).__name__}, expected an object"
         )
+    if not is_flat(document):
+        raise SegMateError(f"{source}: the checkpoint document has entries more than {DEEPEST} levels deep")
     return document
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+import reprlib
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from SegMateCore.errors import SegMateError
 
 # The largest plans.json that was seen is far below; a file of another kind is not read into memory.
 LARGEST_BYTES = 64 * 2**20
+# Plans of nnU-Net and bundles of MONAI have seven levels; whoever walks deeper ones would run out of stack.
+DEEPEST = 50
 
 
 @dataclass(frozen=True)
@@ -76,12 +80,25 @@ def read_json(path: Path, remedy: str) -> Entries:
         raise SegMateError(f"{path} is not valid JSON ({error}); {remedy}") from None
     if not isinstance(values, dict):
         raise SegMateError(f"{path} holds a {type(values).__name__}, expected an object; {remedy}")
+    if not is_flat(values):
+        raise SegMateError(f"{path} has entries more than {DEEPEST} levels deep; {remedy}")
     return Entries(values, str(path))
 
 
+def is_flat(value: object) -> bool:
+    """Whether no entry lies deeper than DEEPEST, so that it can be walked and copied."""
+    level = [value]
+    for _ in range(DEEPEST):
+        inner = [part.values() if isinstance(part, Mapping) else part for part in level]
+        level = [part for parts in inner for part in parts if isinstance(part, (Mapping, list))]
+    return not level
+
+
 def is_finite(value: object) -> bool:
-    """Whether a JSON value is a finite number (not a boolean)."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a JSON value is a number (not a boolean) that a float can hold."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # math.isfinite raises for whole numbers of hundreds of digits, which JSON may have.
+    return number and abs(value) <= sys.float_info.max
 
 
 def is_count(value: object, largest: float = math.inf) -> bool:
@@ -90,6 +107,14 @@ def is_count(value: object, largest: float = math.inf) -> bool:
 
 
 def short(value: object) -> str:
-    """The value for a message, at most 60 characters."""
-    text = repr(value)
+    """The value for a message, at most 60 characters; quick, however large or interwoven the value is."""
+    try:
+        text = _SHORT.repr(value)
+    except (ValueError, RecursionError):  # whole numbers of thousands of digits
+        text = f"a {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, 60, 60, 60
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 12

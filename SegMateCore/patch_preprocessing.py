@@ -7,7 +7,6 @@ Nature Methods 2021) for "spline" and the coarse axis, MONAI's Spacing transform
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
@@ -16,6 +15,7 @@ import numpy as np
 from SegMateCore.axis_maps import SPLINE
 from SegMateCore.cancelling import IsCancelled, until_cancelled
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_entries import is_finite, short
 from SegMateCore.linear_grid import linear_planes
 from SegMateCore.normalisation import Normalisation
 from SegMateCore.patch_grid import PatchGrid, lay_patch_grid
@@ -48,12 +48,12 @@ class PatchPreprocessing:
     def __post_init__(self):
         def need(condition: bool, field: str, expected: str) -> None:
             if not condition:
-                given = getattr(self, field)
-                raise SegMateError(f"preprocessing: {field} is {given!r}, expected {expected}")
+                given = short(getattr(self, field))
+                raise SegMateError(f"preprocessing: {field} is {given}, expected {expected}")
 
         spacing = self.spacing_mm
         need(spacing is None or (isinstance(spacing, tuple) and len(spacing) == 3
-             and all(_is_number(mm) and mm > 0 for mm in spacing)), "spacing_mm",
+             and all(is_finite(mm) and mm > 0 for mm in spacing)), "spacing_mm",
              "three positive numbers (i, j, k) in mm, or null for the CT's own")
         need(_is_orientation(self.orientation), "orientation",
              "three letters, one each of L or R, P or A, I or S")
@@ -165,7 +165,3 @@ def _is_orientation(code: object) -> bool:
     if not isinstance(code, str) or len(code) != 3:
         return False
     return all(sum(letter in axis for letter in code) == 1 for axis in _AXIS_LETTERS)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

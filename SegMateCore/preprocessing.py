@@ -13,6 +13,7 @@ import numpy as np
 
 from SegMateCore.cancelling import IsCancelled
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_entries import short
 from SegMateCore.resampling import PADDING_FLOOR_HU, WorkingGrid, resample_hu, working_grid
 from SegMateCore.volume import Volume
 
@@ -42,8 +43,8 @@ class Preprocessing:
     def __post_init__(self):
         def need(condition: bool, field: str, expected: str) -> None:
             if not condition:
-                given = getattr(self, field)
-                raise SegMateError(f"preprocessing: {field} is {given!r}, expected {expected}")
+                given = short(getattr(self, field))
+                raise SegMateError(f"preprocessing: {field} is {given}, expected {expected}")
 
         spacing = self.spacing_mm
         need(spacing is None or (_numbers(spacing, 3) and min(spacing) > 0), "spacing_mm",
@@ -105,5 +106,5 @@ class Preprocessing:
 def _numbers(values, count: int) -> bool:
     try:
         return len(values) == count and all(math.isfinite(float(v)) for v in values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
