@@ -1,9 +1,10 @@
 """From finished planes of logits to soft targets on the native grid: how surely each voxel is each organ's.
 
-An organ's logit is the margin by which it wins, or the one by which it loses: its score (slab_scores.py) above
-its cut, minus the best rival's where that is above its own. So at most one organ of a voxel is above 0, the
+An organ's logit is the margin by which it wins, or the one by which it loses: its score (slab_scores.py) over
+its cut, minus the best rival's where that is over its own. So at most one organ of a voxel is above 0, the
 one whose label the voxel gets (slab_labels.py), and the sigmoid of a margin is the softmax of the organ and
-its best rival. Logits are whole steps of LOGIT_STEP, int8: one byte per organ and voxel.
+its best rival, which may be the background. Logits are whole steps of LOGIT_STEP, int8: one byte per organ
+and voxel.
 """
 
 from __future__ import annotations

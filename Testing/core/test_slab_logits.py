@@ -1,4 +1,4 @@
-"""How surely each voxel is each organ's: against whole arrays, against predict's own labels, one part or more."""
+"""How surely each voxel is each organ's: against whole arrays and predict's own labels, one part or more."""
 
 from __future__ import annotations
 
