@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_libraries()
     from SegMateCore.bundled import resolve_checkpoint
     from SegMateCore.checkpoint import Checkpoint
-    from SegMateCore.training.fine_tuning import grid_of, usual_grid
+    from SegMateCore.training.fine_tuning import grid_of, usual_beside
     from SegMateCore.training.loop import train
     from SegMateCore.training.recipe_file import read_recipe
     from SegMateCore.training.volume_teacher import sees_volumes
@@ -46,9 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
         teacher = teacher.with_organ_set(arguments.organ_set)
     name, overrides = arguments.recipe or "distill", overrides_of(arguments)
     if sees_volumes(teacher):
-        clean_up = {"clean_up": teacher.document["clean_up"] or {}}
-        usual = usual_grid(store_folders(arguments.data))
-        recipe = read_recipe(name, overrides, clean_up, usual)
+        usual = usual_beside(teacher, store_folders(arguments.data))
+        recipe = read_recipe(name, overrides, usual=usual)
     else:
         recipe = read_recipe(name, overrides, grid_of(teacher))
     data = gather_data(arguments, recipe.preprocessing, teacher.organs)

@@ -32,12 +32,18 @@ def packed(array: np.ndarray, kept_for: str) -> bytes:
 def write_slices(
     path: Path, planes: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: type, kept_for: str
 ) -> None:
-    """Write a .b2nd file from its slices (J, I), one after another: no more than one is held."""
-    stored = require_blosc2().empty(
-        shape, dtype, urlpath=str(path), mode="w", contiguous=True, **_settings(shape, kept_for)
-    )
-    for k, plane in enumerate(planes):
-        stored[k] = plane
+    """Write a .b2nd file from its slices (J, I), one after another: no more than one is held.
+
+    Raises SegMateError where it cannot be written.
+    """
+    blosc2, settings = require_blosc2(), _settings(shape, kept_for)
+    try:
+        stored = blosc2.empty(shape, dtype, urlpath=str(path), mode="w", contiguous=True, **settings)
+        for k, plane in enumerate(planes):
+            stored[k] = plane
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise SegMateError(f"cannot write {path} ({reason}): is there enough space?") from error
 
 
 def _settings(shape: tuple[int, int, int], kept_for: str) -> dict:

@@ -54,7 +54,8 @@ def write_targets(
     that raises.
     """
     with atomic_folder(place) as temporary:
-        raw = np.memmap(temporary / RAW_FILE, np.int8, "w+", shape=(len(organs), *shape))
+        _allot(temporary / RAW_FILE, len(organs) * shape[0], shape[1] * shape[2])
+        raw = np.memmap(temporary / RAW_FILE, np.int8, "r+", shape=(len(organs), *shape))
         fill(list(raw))
         counts = np.zeros((shape[0], len(organs)), np.int64)
         stored = (shape[0], len(organs) * shape[1], shape[2])
@@ -83,6 +84,14 @@ def read_targets(place: Path, key: str, organs: OrganSet, shape: Shape) -> SoftT
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _allot(path: Path, slices: int, bytes_each: int) -> None:
+    """Make a file of so many bytes: a full disk is an error now, where it would kill who writes on a map."""
+    content = bytes(bytes_each)
+    with open(path, "xb") as stream:
+        for _ in range(slices):
+            stream.write(content)
 
 
 def _counted(raw: np.ndarray, counts: np.ndarray) -> Iterator[np.ndarray]:

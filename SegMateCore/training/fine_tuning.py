@@ -45,15 +45,15 @@ def grid_of(teacher: Checkpoint) -> dict:
     }
 
 
-def usual_grid(stores: Sequence[Path]) -> dict:
-    """Entries of a recipe that names none of its own, for learning from a 3D checkpoint, whose patches no
-    2.5D student sees: the preprocessing of the recipe "segmate" at the spacing of the first Store.
+def usual_beside(teacher: Checkpoint, stores: Sequence[Path]) -> dict:
+    """Entries for a recipe that has none of its own, for learning from a 3D checkpoint, whose patches no 2.5D
+    student sees: the preprocessing of the recipe "segmate" at the spacing of the first Store.
     """
     preprocessing = read_recipe("segmate").preprocessing
     if stores:
         spacing_mm = StoreIndex.read(stores[0]).settings.spacing_mm
         preprocessing = replace(preprocessing, spacing_mm=spacing_mm)
-    return {"preprocessing": preprocessing.to_dict()}
+    return {"preprocessing": preprocessing.to_dict(), "clean_up": teacher.document["clean_up"] or {}}
 
 
 def is_its_own_teacher(recipe: Recipe, data: TrainingData, start: Checkpoint) -> bool:

@@ -130,14 +130,14 @@ def public(monkeypatch, tmp_path):
 
 
 def write_references(folder: Path) -> tuple[Volume, np.ndarray]:
-    """Three case folders of the CT that nnU-Net itself has segmented, in which its left lung alone is
+    """Two case folders of the CT that nnU-Net itself has segmented, in which its left lung alone is
     annotated; the CT and all of nnU-Net's labels.
     """
     ct = Volume.read(REFERENCES / "even.nii.gz")
     with np.load(REFERENCES / "plain.npz") as arrays:
         theirs = arrays["labels_0"]
     lung = np.isin(theirs, [1, 2]).astype(np.uint8)
-    for number in range(3):
+    for number in range(2):
         place = folder / f"case_{number}"
         place.mkdir(parents=True)
         ct.with_voxels(ct.voxels + np.int16(number)).write(place / "ct.nii.gz")
@@ -156,19 +156,20 @@ def test_a_downloaded_model(public, tmp_path):
     network = ["--checkpoint", "phantom_6mm", "--organ-set", "nine", "--device", "cpu", "--quiet"]
     segmate("predict", tmp_path / "cases/case_0/ct.nii.gz", "-o", found, *network)
     segmate("convert", "phantom_6mm", half, "--half")
-    spacing = ["--spacing", "6.5", "6.5", "8", "--split", "ratio", "--ratio", "2", "1", "0"]
+    spacing = ["--spacing", "6.5", "6.5", "8", "--split", "ratio", "--ratio", "1", "1", "0"]
     segmate("prepare", "folder", tmp_path / "cases", store, *spacing, "--quiet")
     segmate("distill", store, "--teacher", "phantom_6mm", "--organ-set", "nine", "-o", run, *SMALL)
     student = Checkpoint.read(run / "last.safetensors")
     names = ("left lung", "liver", "aorta")
     assert student.organs.names[:3] == names
     canonical = ct.canonical_view(theirs)
-    for name, planes in targets_of(run, store).items():
-        for organ, labels in zip(planes, [(1, 2), (3,)]):
-            reference = np.isin(canonical, labels)
-            assert reference.sum() > 500 and dice(organ > 0, reference) > (0.999 if name == "case_0" else 0.98)
+    (planes,) = targets_of(run, store).values()
+    # Lobes are put together before the way back to the CT's grid, nnU-Net's labels after it.
+    for organ, labels in zip(planes, [(1, 2), (3,)]):
+        reference = np.isin(canonical, labels)
+        assert reference.sum() > 200 and dice(organ > 0, reference) > 0.99
     predicted = Segmentation.read(found)
-    assert dice(predicted.mask("liver"), theirs == 3) > 0.999
+    assert dice(predicted.mask("liver"), theirs == 3) > 0.99
     network[1] = run / "last.safetensors"
     segmate("predict", tmp_path / "cases/case_0/ct.nii.gz", "-o", found, *network[:2], *network[4:])
     assert Segmentation.read(found).organs.names == student.organs.names
