@@ -160,7 +160,9 @@ def _report(line: ProgressLine, event) -> None:
     values = event.values
     line.clear()
     if event.kind == "teach":
-        note(f"the teacher segments {values['case']}, {event.step + 1} of {event.steps}")
+        begins = f"the teacher segments {values['case']}, {event.step + 1} of {event.steps}"
+        for text in values["notes"] or [begins]:
+            note(text)
     elif event.kind == "start":
         for text in values["notes"]:
             note(text)

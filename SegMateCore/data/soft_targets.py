@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from SegMateCore.organs import OrganSet
 
 LOGITS_FILE, FACTS_FILE, RAW_FILE = "logits.b2nd", "targets.json", "raw"
 Shape = tuple[int, int, int]
+Told = TypeVar("Told")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,18 +47,18 @@ class SoftTargets:
 
 
 def write_targets(
-    place: Path, key: str, organs: OrganSet, shape: Shape, fill: Callable[[Sequence[np.ndarray]], None]
-) -> None:
+    place: Path, key: str, organs: OrganSet, shape: Shape, fill: Callable[[Sequence[np.ndarray]], Told]
+) -> Told:
     """Make the folder `place`. key: a hash of all that decides the targets.
 
     fill: writes the logits onto one array (K, J, I) int8 per organ, which are on disk meanwhile: memory holds
-    what the system spares. Raises SegMateError for a disk that takes no more; nothing is left of a `fill`
-    that raises.
+    what the system spares. Gives what `fill` gave. Raises SegMateError for a disk that takes no more; nothing
+    is left of a `fill` that raises.
     """
     with atomic_folder(place) as temporary:
         _allot(temporary / RAW_FILE, len(organs) * shape[0], shape[1] * shape[2])
         raw = np.memmap(temporary / RAW_FILE, np.int8, "r+", shape=(len(organs), *shape))
-        fill(list(raw))
+        told = fill(list(raw))
         counts = np.zeros((shape[0], len(organs)), np.int64)
         stored = (shape[0], len(organs) * shape[1], shape[2])
         write_slices(temporary / LOGITS_FILE, _counted(raw, counts), stored, np.int8, FAST)
@@ -70,6 +72,7 @@ def write_targets(
             "slices": {organ.key: runs_of(counts[:, channel] > 0) for channel, organ in enumerate(organs)},
         }
         (temporary / FACTS_FILE).write_text(json.dumps(facts), encoding="utf-8")
+    return told
 
 
 def read_targets(place: Path, key: str, organs: OrganSet, shape: Shape) -> SoftTargets | None:

@@ -276,6 +276,7 @@ class _Run:
         """What the run learns from and is judged by, and in how many parts, JSON-able."""
         hashes = {role: None if c is None else c.weights_sha256 for role, c in self.ancestors.items()}
         return {
+            "set of organs": list(self.data.organs.names),
             "set of cases": self.data.fingerprint(),
             "set of validation cases": [[case.name, *case.organs] for case in self.cases],
             "number of processes": self.ranks.world,

@@ -25,7 +25,7 @@ from SegMateCore.data.soft_targets import SoftTargets, read_targets, write_targe
 from SegMateCore.data.sources import Source, StoreSource
 from SegMateCore.data.store import StoreCase
 from SegMateCore.errors import Cancelled, SegMateError
-from SegMateCore.predictor import PredictOptions, Predictor, Progress
+from SegMateCore.predictor import PredictOptions, Predictor
 from SegMateCore.slab_logits import LOGIT_STEP
 from SegMateCore.training.callbacks import Event
 from SegMateCore.training.control import Control
@@ -82,7 +82,10 @@ def taught_data(
     """
     if teacher is None or not sees_volumes(teacher):
         return data
-    check_identity(unfinished_identity(folder), {"teacher": teacher.weights_sha256}, folder)
+    earlier = unfinished_identity(folder)
+    check_identity(
+        earlier, {"teacher": teacher.weights_sha256, "set of organs": list(data.organs.names)}, folder
+    )
     if recipe.sampling.feed != "windows":
         raise SegMateError(
             f"the 3D teacher {teacher.source} sees CTs as they are, sampling.feed {recipe.sampling.feed!r}"
@@ -95,6 +98,8 @@ def taught_data(
             " expected all: make its data with from_stores(..., organs=teacher.organs)"
         )
     work = _Targets(teacher, folder / TEACHER_FOLDER, [_store_source(source) for source in data.sources])
+    if ranks.is_first:
+        work.clear(others=not earlier)
     work.make(ranks, control)
     return replace(data, sources=tuple(work.read(data)))
 
@@ -106,30 +111,55 @@ class _Targets:
         self.teacher, self.folder, self.sources = teacher, folder, sources
         parts = {key: teacher.document[key] for key in _DECIDING}
         self._made_by = json.dumps([VERSION, parts], sort_keys=True)
+        self._told: set[str] = set()
+
+    def clear(self, others: bool) -> None:
+        """Remove what a killed process has left half-made. others: and all that is not of this run."""
+        wanted = {self._place(source.case).name for source in self.sources}
+        for entry in self.folder.glob("*"):
+            if entry.name.startswith(".") or (others and entry.name not in wanted):
+                shutil.rmtree(entry, ignore_errors=True)
 
     def make(self, ranks: Ranks, control: Control) -> None:
-        """Those that are not there, in turn by the processes; what else is there is removed."""
-        if ranks.is_first:
-            self._remove_others()
+        """Those that are not there, in turn by the processes."""
         # One list for all: another process might have begun to write already.
         todo = ranks.gather([n for n, s in enumerate(self.sources) if self._found(s.case) is None])[0]
         if not todo:
             return
         predictor = Predictor.from_checkpoint(self.teacher, str(ranks.device))
+        if not ranks.is_first:
+            control = replace(control, callbacks=(), progress=None)
         for first in range(0, len(todo), ranks.world):
             is_cancelled = False
             if first + ranks.rank < len(todo):
                 case = self.sources[todo[first + ranks.rank]].case
-                done = len(self.sources) - len(todo) + first
-                for callback in control.callbacks if ranks.is_first else ():
-                    values = {"case": case.name}
-                    callback(Event("teach", done, len(self.sources), 0, values, self.folder.parent))
                 try:
-                    self._write(case, predictor, control, control.progress if ranks.is_first else None)
+                    self._make_one(case, len(self.sources) - len(todo) + first, predictor, control)
                 except Cancelled:
                     is_cancelled = True
             if ranks.any(is_cancelled):
                 raise Cancelled("the teacher stopped; the same command goes on with the CTs that are left")
+
+    def _make_one(self, case: StoreCase, done: int, predictor: Predictor, control: Control) -> None:
+        """done: how many cases have theirs."""
+
+        def tell(notes: list[str]) -> None:
+            values = {"case": case.name, "notes": notes}
+            for callback in control.callbacks:
+                callback(Event("teach", done, len(self.sources), 0, values, self.folder.parent))
+
+        tell([])
+        volume = Volume(case.hu(0, case.shape[0]), case.geometry.affine)
+        # What is in a Store has passed for a CT, or was taken by --force.
+        fill = partial(
+            predictor.organ_logits, volume, progress=control.progress, cancelled=control.cancelled,
+            options=PredictOptions(force=True),
+        )  # fmt: skip
+        notes = write_targets(self._place(case), self._key(case), self.teacher.organs, case.shape, fill)
+        new = [text for text in notes if text not in self._told]
+        self._told.update(new)
+        if new:
+            tell(new)
 
     def read(self, data: TrainingData) -> list[Source]:
         """The sources with their targets. Raises SegMateError where another process's are not seen."""
@@ -144,29 +174,11 @@ class _Targets:
             sources.append(source.with_targets(targets, data.organs))
         return sources
 
-    def _write(
-        self, case: StoreCase, predictor: Predictor, control: Control, progress: Progress | None
-    ) -> None:
-        volume = Volume(case.hu(0, case.shape[0]), case.geometry.affine)
-        # What is in a Store has passed for a CT, or was taken by --force.
-        fill = partial(
-            predictor.organ_logits, volume, progress=progress, cancelled=control.cancelled,
-            options=PredictOptions(force=True),
-        )  # fmt: skip
-        write_targets(self._place(case), self._key(case), self.teacher.organs, case.shape, fill)
-
     def _found(self, case: StoreCase) -> SoftTargets | None:
         return read_targets(self._place(case), self._key(case), self.teacher.organs, case.shape)
 
     def _key(self, case: StoreCase) -> str:
         return hashlib.sha256(f"{self._made_by} {case.hu_sha256}".encode()).hexdigest()
-
-    def _remove_others(self) -> None:
-        """What a killed process has left half-made, and targets of another teacher."""
-        wanted = {self._place(source.case).name for source in self.sources}
-        for entry in self.folder.glob("*"):
-            if entry.name not in wanted:
-                shutil.rmtree(entry, ignore_errors=True)
 
     def _place(self, case: StoreCase) -> Path:
         return case_folder(self.folder, f"{case.name}-{self._key(case)[:12]}")

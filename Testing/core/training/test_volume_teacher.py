@@ -221,10 +221,12 @@ class Watch:
     """A callback that notes CTs which a teacher begins with, and cancels in the middle of the chosen one."""
 
     def __init__(self, stop_in: int | None = None):
-        self.begun, self.stop_in, self.reports = [], stop_in, 0
+        self.begun, self.stop_in, self.reports, self.notes = [], stop_in, 0, []
 
     def __call__(self, event):
-        if event.kind == "teach":
+        if event.kind == "teach" and event.values["notes"]:
+            self.notes += event.values["notes"]
+        elif event.kind == "teach":
             self.begun.append((event.values["case"], event.step, event.steps))
 
     def progress(self, stage, done, total):
@@ -256,6 +258,15 @@ def test_a_cancelled_teacher_leaves_whole_cases_and_goes_on_with_the_next(store,
             assert one.read_bytes() == other.read_bytes()
     ends = [Checkpoint.read(run / "last.safetensors").weights_sha256 for run in (tmp_path, whole)]
     assert ends[0] == ends[1]
+
+
+def test_what_there_is_to_say_of_the_teacher_is_said_once(store, teacher, tmp_path):
+    """Such as a note of its checkpoint, or that it fell back to the CPU."""
+    (part,) = teacher.document["parts"]
+    noted = {**teacher.document, "parts": [{**part, "notes": ["trained by somebody"]}]}
+    watch = Watch()
+    taught(store, Checkpoint.in_memory(noted, [teacher.weights(0)]), tmp_path, watch.control())
+    assert watch.notes == ["trained by somebody"] and len(watch.begun) == 2
 
 
 def test_what_a_killed_process_left_is_cleared_and_broken_targets_are_made_again(store, teacher, tmp_path):
@@ -290,9 +301,15 @@ def test_a_run_is_not_resumed_with_another_teacher(store, teacher, tmp_path):
     data = data_of(store, teacher, made)
     train(made, data, tmp_path, Control(stop_after_epochs=1), teacher=teacher)
     watch, before = Watch(), targets_in(tmp_path)
-    other = band_teacher(liver=AORTA_HU, aorta=LIVER_HU)
+    other, fewer = band_teacher(liver=AORTA_HU, aorta=LIVER_HU), teacher.organs.only([0])
     with pytest.raises(SegMateError, match="another teacher"):
         train(made, data, tmp_path, watch.control(resume=True), teacher=other)
+    only_liver = {**teacher.document, "organs": fewer.to_list()}
+    only_liver["parts"] = [{**only_liver["parts"][0], "grouping": {"liver": [1]}}]
+    chosen = Checkpoint.in_memory(only_liver, [teacher.weights(0)])
+    turned = from_stores([store], made.preprocessing, chosen.organs)
+    with pytest.raises(SegMateError, match="another set of organs"):
+        train(made, turned, tmp_path, watch.control(resume=True), teacher=chosen)
     assert not watch.begun and targets_in(tmp_path) == before
     train(made, data, tmp_path, watch.control(resume=True), teacher=teacher)
     assert not watch.begun and [line["kind"] for line in read_metrics(tmp_path)].count("end") == 1
