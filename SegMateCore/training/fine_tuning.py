@@ -37,7 +37,11 @@ def given_by(start: Checkpoint) -> dict:
 
 
 def grid_of(teacher: Checkpoint) -> dict:
-    """Entries of a recipe for learning from a 2.5D checkpoint: the student sees what the teacher sees."""
+    """Entries of a recipe for learning from a 2.5D checkpoint: the student sees what the teacher sees.
+
+    Raises SegMateError for a 3D teacher, see usual_beside.
+    """
+    teacher.require_slices("a grid to share with a student")
     preprocessing = teacher.parts[0].preprocessing.to_dict()
     return {
         "preprocessing": {**preprocessing, "z_position": None, "slice_rows": "j"},
