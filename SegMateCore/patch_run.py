@@ -5,8 +5,9 @@ The organs of a later part (merge "union") overwrite those of an earlier one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -18,7 +19,9 @@ from SegMateCore.patch_grid import PatchGrid
 from SegMateCore.patch_plan import PatchPlan
 from SegMateCore.patch_stream import PatchStream, patch_positions
 from SegMateCore.predict_options import PredictOptions, Progress, report
-from SegMateCore.slab_labels import ScoreRule, SlabLabels
+from SegMateCore.slab_labels import SlabLabels
+from SegMateCore.slab_logits import SlabLogits
+from SegMateCore.slab_scores import ScoreRule
 from SegMateCore.volume import Volume
 
 
@@ -29,7 +32,7 @@ class _PartOnVolume:
     part: Part
     plan: PatchPlan
     grid: PatchGrid
-    painter: SlabLabels
+    painter: SlabLabels | SlabLogits
     patches: int
 
 
@@ -70,10 +73,24 @@ class PatchRun:
         self, labels: np.ndarray, slab: range, thresholds: tuple[float, ...], progress: Progress | None
     ) -> None:
         """Write slices `slab` of labels (K, J, I) uint8 of the canonical grid. thresholds: the parts' own."""
+        self._paint(SlabLabels, [labels], slab, progress)
+
+    def organ_logits(self, organs: Sequence[np.ndarray], progress: Progress | None) -> None:
+        """Write how surely each voxel is each organ's onto organs, (K, J, I) int8 of the canonical grid each,
+        in steps of LOGIT_STEP (slab_logits.py); voxels that no network looks at stay as they are.
+        """
+        kind = partial(SlabLogits, self.checkpoint.organs.labels)
+        self._paint(kind, organs, range(len(self.canonical.voxels)), progress)
+
+    def _paint(
+        self, kind: Callable[..., SlabLabels | SlabLogits], arrays: Sequence[np.ndarray], slab: range,
+        progress: Progress | None,
+    ) -> None:
+        """Write slices `slab` of canonical arrays (K, J, I) with painters of a kind."""
         parts = self.checkpoint.parts
         # Of several networks the chosen organs may need a few alone.
         laid = {
-            index: self._laid(part, plan, slab)
+            index: self._laid(kind, part, plan, slab)
             for index, (part, plan) in enumerate(zip(parts, self.plans)) if part.grouping
         }
         done, total = 0, sum(one.patches for one in laid.values())
@@ -92,19 +109,22 @@ class PatchRun:
                 preprocessing = one.part.preprocessing
                 working = preprocessing.working(self.canonical, one.grid, self.cancelled)
             self._stream = PatchStream(
-                working, one.plan, self.backends[index], one.painter.box, self.options.patches_at_once,
+                working, one.plan, self.backends[index], one.painter.scores.box, self.options.patches_at_once,
                 self.warn, self.cancelled, count,
             )
-            crop = one.grid.view(labels)[one.grid.crop]
-            one.painter.paint(self._stream.planes(one.painter.planes()), crop)
+            crops = [one.grid.view(array)[one.grid.crop] for array in arrays]
+            one.painter.paint(self._stream.planes(one.painter.scores.planes()), *crops)
             self.backends[index] = self._stream.backend
             self._stream.close()
 
-    def _laid(self, part: Part, plan: PatchPlan, slab: range) -> _PartOnVolume:
+    def _laid(
+        self, kind: Callable[..., SlabLabels | SlabLogits], part: Part, plan: PatchPlan, slab: range
+    ) -> _PartOnVolume:
         grid = part.preprocessing.grid(self.canonical)
         wanted = tuple(grid.native_range(axis, slab) for axis in range(3))
-        painter = SlabLabels(ScoreRule.of(part, self.checkpoint.organs), grid.back, wanted)
-        return _PartOnVolume(part, plan, grid, painter, len(patch_positions(plan, grid.shape, painter.box)))
+        painter = kind(ScoreRule.of(part, self.checkpoint.organs), grid.back, wanted)
+        patches = len(patch_positions(plan, grid.shape, painter.scores.box))
+        return _PartOnVolume(part, plan, grid, painter, patches)
 
 
 def chosen_plan(part: Part, options: PredictOptions, source: str) -> PatchPlan:

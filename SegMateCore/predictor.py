@@ -29,6 +29,7 @@ from SegMateCore.provenance import input_facts, versions
 from SegMateCore.rectify import labels_onto, rectified, shear_degrees
 from SegMateCore.region import BoxRegion
 from SegMateCore.segmentation import Segmentation
+from SegMateCore.slab_logits import HIGHEST
 from SegMateCore.slice_run import SliceRun
 from SegMateCore.version import __version__
 from SegMateCore.volume import Volume
@@ -148,6 +149,29 @@ class Predictor:
         run, _ = self._start(volume, options or PredictOptions(), progress, cancelled)
         with run:
             yield from run.probability_slices(progress)
+
+    def organ_logits(
+        self, volume: Volume, organs: Sequence[np.ndarray], progress: Progress | None = None,
+        cancelled: IsCancelled = None, options: PredictOptions | None = None,
+    ) -> list[str]:
+        """Fill organs, (K, J, I) int8 on the grid of volume.canonical() for each of the checkpoint's, with
+        how surely a voxel is the organ's: logits in steps of LOGIT_STEP, above 0 where predict labels it
+        (slab_logits.py). The arrays may be memory maps: one slab of them is worked on at a time. Gives
+        warnings, as they stand in the provenance of a Segmentation.
+
+        Raises SegMateError for a sheared volume and for 2.5D networks, Cancelled when `cancelled()` turned
+        true.
+        """
+        if any(part.strategy != "patches" for part in self.checkpoint.parts):
+            raise SegMateError(f"logits of whole volumes are for 3D networks, not {self.checkpoint.source}")
+        if volume.is_sheared:
+            raise SegMateError("logits of a sheared volume are not supported: rectify it first")
+        run, warnings = self._start(volume, options or PredictOptions(), progress, cancelled)
+        for organ in organs:
+            organ[...] = -HIGHEST
+        with run:
+            run.organ_logits(organs, progress)
+        return warnings
 
     def thresholds(self) -> tuple[float, ...]:
         """One per organ; an ensemble averages those of its parts, as it does their probabilities."""

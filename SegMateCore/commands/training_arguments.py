@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import argparse
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from SegMateCore.console import duration, interruptible, note
+from SegMateCore.console import ProgressLine, duration, interruptible, note
 from SegMateCore.errors import SegMateError
 
 DEFAULT_PHANTOMS = 60
@@ -147,16 +148,22 @@ def control_of(arguments: argparse.Namespace):
 
     torch.set_num_threads(arguments.threads)
     callbacks = tuple(callback_by_name(text) for text in arguments.callback)
-    with interruptible() as asked:
+    with interruptible() as asked, ProgressLine() as line:
         yield Control(
-            arguments.device, arguments.resume, arguments.stop_after, (_report, *callbacks), asked.is_set
+            arguments.device, arguments.resume, arguments.stop_after, (partial(_report, line), *callbacks),
+            asked.is_set, line,
         )
 
 
-def _report(event) -> None:
-    """One line per log event and epoch, and what there is to note at the start."""
+def _report(line: ProgressLine, event) -> None:
+    """One line per CT of a 3D teacher, log event and epoch, and what there is to note at the start."""
     values = event.values
-    if event.kind == "start":
+    line.clear()
+    if event.kind == "teach":
+        begins = f"the teacher segments {values['case']}, {event.step + 1} of {event.steps}"
+        for text in values["notes"] or [begins]:
+            note(text)
+    elif event.kind == "start":
         for text in values["notes"]:
             note(text)
     elif event.kind == "log":

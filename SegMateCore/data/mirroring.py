@@ -20,3 +20,7 @@ class MirrorNames:
     def annotated(self, annotated: Tensor) -> Tensor:
         """bool (..., C) of an image -> that of its mirror image."""
         return annotated[..., self._sources] & annotated.new_tensor(self._has_name)
+
+    def planes(self, planes: Tensor) -> Tensor:
+        """Channels (B, C, ...) of a mirrored image under their names there; one without a name stays."""
+        return planes[:, self._sources]

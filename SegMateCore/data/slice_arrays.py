@@ -7,6 +7,7 @@ after a fork. Figures beside plain memory maps are in docs/store.md. Needs the p
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +17,7 @@ from SegMateCore.errors import SegMateError
 
 # What is read again and again in training is kept for speed, the rest for size: figures in docs/store.md.
 FAST, SMALL = "fast", "small"
+PREPARE_AGAIN = "run the same `segmate prepare` again, which mends it"
 
 
 def packed(array: np.ndarray, kept_for: str) -> bytes:
@@ -23,19 +25,43 @@ def packed(array: np.ndarray, kept_for: str) -> bytes:
 
     kept_for: FAST or SMALL.
     """
+    contiguous = np.ascontiguousarray(array)
+    return require_blosc2().asarray(contiguous, **_settings(array.shape, kept_for)).to_cframe()
+
+
+def write_slices(
+    path: Path, planes: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: type, kept_for: str
+) -> None:
+    """Write a .b2nd file from its slices (J, I), one after another: no more than one is held.
+
+    Raises SegMateError where it cannot be written.
+    """
+    blosc2, settings = require_blosc2(), _settings(shape, kept_for)
+    try:
+        stored = blosc2.empty(shape, dtype, urlpath=str(path), mode="w", contiguous=True, **settings)
+        for k, plane in enumerate(planes):
+            stored[k] = plane
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise SegMateError(f"cannot write {path} ({reason}): is there enough space?") from error
+
+
+def _settings(shape: tuple[int, int, int], kept_for: str) -> dict:
     blosc2 = require_blosc2()
     codecs = {
         FAST: {"codec": blosc2.Codec.LZ4, "clevel": 5, "filters": [blosc2.Filter.SHUFFLE]},
         SMALL: {"codec": blosc2.Codec.ZSTD, "clevel": 1, "filters": [blosc2.Filter.BITSHUFFLE]},
     }
-    settings = {**codecs[kept_for], "nthreads": 1}
-    one_slice = (1, *array.shape[1:])
-    contiguous = np.ascontiguousarray(array)
-    return blosc2.asarray(contiguous, chunks=one_slice, blocks=one_slice, cparams=settings).to_cframe()
+    one_slice = (1, *shape[1:])
+    return {"chunks": one_slice, "blocks": one_slice, "cparams": {**codecs[kept_for], "nthreads": 1}}
 
 
-def read_slices(path: Path, first: int, last: int, shape: tuple[int, int, int]) -> np.ndarray:
+def read_slices(
+    path: Path, first: int, last: int, shape: tuple[int, int, int], advice: str = PREPARE_AGAIN
+) -> np.ndarray:
     """Slices first..last-1 of the file, (last - first, J, I); shape (K, J, I): what the file has to hold.
+
+    advice: what to do about a file that is no good.
 
     Raises SegMateError for slices outside the volume, and for a file that is missing or damaged.
     """
@@ -44,7 +70,6 @@ def read_slices(path: Path, first: int, last: int, shape: tuple[int, int, int]) 
             f"{path}: slices {first} to {last} asked for, expected them within 0 to {shape[0]}"
         )
     blosc2 = require_blosc2()
-    advice = "run the same `segmate prepare` again, which mends it"
     try:
         stored = blosc2.open(str(path), mmap_mode="r", dparams={"nthreads": 1})
         if tuple(stored.shape) != tuple(shape):

@@ -7,12 +7,14 @@ run, whose table may be larger.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from functools import cached_property
 
 import numpy as np
 
 from SegMateCore.data.cases import TrainingCase, tissue_of_ct
+from SegMateCore.data.soft_targets import SoftTargets
 from SegMateCore.data.store import StoreCase
 from SegMateCore.data.tissue import TISSUE_INDEX
 from SegMateCore.errors import SegMateError
@@ -27,14 +29,16 @@ class Source(ABC):
     """One case to draw from.
 
     name; group: what a recipe's mix calls it; shape: (K, J, I); annotated: one bool per organ of the run;
-    organ_slices: channel -> slices that hold it, annotated organs only; body_slices: slices worth showing;
-    voxels: per organ, annotated ones only; facts: JSON-able, for the training record.
+    taught: likewise, where a 3D teacher has looked for the organ, None without one; organ_slices: channel ->
+    slices that hold it, by the labels where the organ is annotated, else by the teacher; body_slices: slices
+    worth showing; voxels: per organ, likewise; facts: JSON-able, for the training record.
     """
 
     name: str
     group: str
     shape: tuple[int, int, int]
     annotated: tuple[bool, ...]
+    taught: tuple[bool, ...] | None = None
     organ_slices: dict[int, np.ndarray]
     body_slices: np.ndarray
     voxels: tuple[int, ...]
@@ -44,6 +48,11 @@ class Source(ABC):
     def is_complete(self) -> bool:
         """Whether every organ of the run is annotated, so that all tissues may be painted anew."""
         return all(self.annotated)
+
+    @property
+    def located(self) -> tuple[bool, ...]:
+        """Of each organ of the run, whether organ_slices and voxels speak of it."""
+        return tuple(map(any, zip(self.annotated, self.taught or self.annotated)))
 
     @property
     @abstractmethod
@@ -57,6 +66,14 @@ class Source(ABC):
     @abstractmethod
     def window(self, slices: np.ndarray, middle: int) -> tuple[np.ndarray, np.ndarray]:
         """(hu int16 (len(slices), J, I), labels uint8 (J, I) of the slice `middle`)."""
+
+
+    def teaching(self, k: int) -> np.ndarray:
+        """Logits of slice k, int8 (C, J, I) in steps of LOGIT_STEP; organs that are not taught are 0.
+
+        Raises SegMateError for a case that no 3D teacher has seen.
+        """
+        raise SegMateError(f"{self.name} has not been segmented by a 3D teacher")
 
 
 class MemorySource(Source):
@@ -104,6 +121,8 @@ class StoreSource(Source):
 
     def __init__(self, case: StoreCase, organs: OrganSet, group: str, terms: dict[str, str]):
         self.case = case
+        self._targets: SoftTargets | None = None
+        self._taught_channels: list[int] = []
         self.name, self.group, self.shape = case.name, group, case.shape
         channels = [organs.index(organ.name) for organ in case.organs]
         self._channel_of_label = np.zeros(256, np.uint8)
@@ -128,6 +147,29 @@ class StoreSource(Source):
             "annotated": [organ.name for organ, known in zip(organs, self.annotated) if known],
             "ct_sha256": case.source[0].sha256 if case.source else None,
         }
+
+    def with_targets(self, targets: SoftTargets, organs: OrganSet) -> StoreSource:
+        """The same case with what a 3D teacher says of it. organs: of the run, the teacher's among them."""
+        made = copy.copy(self)
+        made._targets = targets
+        made._taught_channels = [organs.index(organ.name) for organ in targets.organs]
+        made.taught = tuple(channel in made._taught_channels for channel in range(len(organs)))
+        made.organ_slices, voxels = dict(self.organ_slices), list(self.voxels)
+        for column, channel in enumerate(made._taught_channels):
+            if not self.annotated[channel]:
+                voxels[channel] = targets.voxels[column]
+                if voxels[channel]:
+                    made.organ_slices[channel] = np.flatnonzero(targets.presence[:, column])
+        made.voxels = tuple(voxels)
+        return made
+
+    def teaching(self, k: int) -> np.ndarray:
+        if self._targets is None:
+            return super().teaching(k)
+        found = self._targets.slice(k)
+        planes = np.zeros((len(self.annotated), *found.shape[1:]), np.int8)
+        planes[self._taught_channels] = found
+        return planes
 
     @property
     def is_complete(self) -> bool:

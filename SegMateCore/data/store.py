@@ -71,7 +71,7 @@ class StoreCase:
     split: "train", "val" or "test"; fold: its number in a Store of folds (where `split` is "train"), else
     None. annotated: one bool per organ; of all others nothing is known. shape: (K, J, I) of the working grid.
     presence: bool (K, C), whether the slice has a voxel of the organ. voxels: per organ. source: the CT
-    first. warnings: what looked odd about it, sentences.
+    first. hu_sha256: of the file with its HU. warnings: what looked odd about it, sentences.
     """
 
     name: str
@@ -84,6 +84,7 @@ class StoreCase:
     presence: np.ndarray
     voxels: tuple[int, ...]
     source: tuple[SourceFile, ...]
+    hu_sha256: str
     geometry: CaseGeometry
     warnings: tuple[str, ...]
     organs: OrganSet = field(repr=False)
@@ -258,6 +259,7 @@ def _case(row: dict, index: StoreIndex, folder: Path) -> StoreCase:
         presence=presence_of(row["slices"], organs, row["shape"][0]),
         voxels=tuple(int(row["voxels"].get(organ.key, 0)) for organ in organs),
         source=tuple(SourceFile(entry["path"], entry["sha256"]) for entry in row["source"]),
+        hu_sha256=row["files"][HU_FILE]["sha256"],
         geometry=CaseGeometry(
             np.array(row["affine"]),
             tuple(original["shape"]),

@@ -1,7 +1,8 @@
 """Augmentation of a batch of windows on whatever device it is on: bent, mirrored, brightened, spoilt.
 
 Takes HU (B, S, H, W) float32 with S neighbouring slices each, labels (B, H, W) uint8 and annotated (B, C)
-bool; gives the same. Rows run from back to front, columns from left to right (canonical RAS). The slices of
+bool, with a 3D teacher also its logits (B, C, H, W) in steps of LOGIT_STEP and taught (B, C) bool; gives the
+same. Rows run from back to front, columns from left to right (canonical RAS). The slices of
 a window are bent alike and together with the labels; a mirror renames the paired organs. Kinds and strengths
 follow the SegMate paper (arXiv 2602.23903), with its fault mended: there flips swapped the sides but not the
 channels.
@@ -10,6 +11,7 @@ channels.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from SegMateCore.data.degradation import coarser
 from SegMateCore.data.mirroring import MirrorNames
+from SegMateCore.slab_logits import HIGHEST
 from SegMateCore.training.recipe import Augmentation
 
 AIR_HU = -1000.0
@@ -27,7 +30,8 @@ BRIGHTNESS_HU = 60.0
 BLUR_SIGMA_PX = (0.4, 1.2)
 LOW_RESOLUTION = (0.4, 0.8)
 
-Windows = tuple[Tensor, Tensor, Tensor]
+# (hu, labels, annotated) or (hu, labels, annotated, logits, taught)
+Windows = tuple[Tensor, ...]
 
 
 class WindowAugmenter:
@@ -38,15 +42,17 @@ class WindowAugmenter:
         self.names = MirrorNames(partners)
 
     def __call__(self, windows: Windows, generator: torch.Generator) -> Windows:
-        """(hu, labels, annotated) -> the same, varied; the tensors given are not changed."""
-        hu, labels, annotated = (tensor.clone() for tensor in windows)
-        self._bend(hu, labels, generator)
-        self._flip(hu, labels, annotated, generator)
+        """The windows, varied; the tensors given are not changed."""
+        hu, labels, annotated, *teaching = (tensor.clone() for tensor in windows)
+        self._bend(hu, labels, teaching[:1], generator)
+        self._flip(hu, labels, annotated, teaching, generator)
         self._spoil(hu, generator)
-        return hu, labels, annotated
+        return hu, labels, annotated, *teaching
 
-    def _bend(self, hu: Tensor, labels: Tensor, generator: torch.Generator) -> None:
-        """Affine and elastic in one resampling: HU linear, labels nearest, air around the image."""
+    def _bend(
+        self, hu: Tensor, labels: Tensor, logits: Sequence[Tensor], generator: torch.Generator
+    ) -> None:
+        """Affine and elastic in one resampling: HU and logits linear, labels nearest, air around it."""
         options, batch, size = self.options, len(hu), tuple(hu.shape[2:])
         affine = _chosen(options.affine, batch, generator)
         elastic = _chosen(options.elastic, batch, generator)
@@ -60,6 +66,8 @@ class WindowAugmenter:
         sample = partial(functional.grid_sample, grid=grid, padding_mode="zeros", align_corners=False)
         hu[rows] = sample(hu[rows].sub_(AIR_HU), mode="bilinear").add_(AIR_HU)
         labels[rows] = sample(labels[rows, None].to(hu.dtype), mode="nearest")[:, 0].to(labels.dtype)
+        for planes in logits:
+            planes[rows] = sample(planes[rows].add_(HIGHEST), mode="bilinear").sub_(HIGHEST)
 
     def _matrices(self, chosen: Tensor, aspect: float, generator: torch.Generator) -> Tensor:
         """(N, 2, 3) from output to input in grid_sample's units; the identity where not chosen."""
@@ -86,7 +94,10 @@ class WindowAugmenter:
         smooth = functional.interpolate(coarse * units, size=size, mode="bilinear", align_corners=True)
         return smooth.permute(0, 2, 3, 1)
 
-    def _flip(self, hu: Tensor, labels: Tensor, annotated: Tensor, generator: torch.Generator) -> None:
+    def _flip(
+        self, hu: Tensor, labels: Tensor, annotated: Tensor, teaching: Sequence[Tensor],
+        generator: torch.Generator,
+    ) -> None:
         rows = torch.nonzero(_chosen(self.options.mirror, len(hu), generator)).flatten()
         if len(rows):
             before = labels[rows]
@@ -96,9 +107,15 @@ class WindowAugmenter:
                     renamed.masked_fill_(before == label, name)
             hu[rows], labels[rows] = hu[rows].flip(3), renamed.flip(2)
             annotated[rows] = self.names.annotated(annotated[rows])
+            if teaching:
+                logits, taught = teaching
+                logits[rows] = self.names.planes(logits[rows].flip(3))
+                taught[rows] = self.names.annotated(taught[rows])
         rows = torch.nonzero(_chosen(self.options.turn_over, len(hu), generator)).flatten()
         if len(rows):
             hu[rows], labels[rows] = hu[rows].flip(2), labels[rows].flip(1)
+            for logits in teaching[:1]:
+                logits[rows] = logits[rows].flip(2)
 
     def _spoil(self, hu: Tensor, generator: torch.Generator) -> None:
         options, batch, device = self.options, len(hu), hu.device

@@ -25,8 +25,10 @@ METRICS_NAME, CURVES_NAME = "metrics.jsonl", "curves.png"
 class Event:
     """kind: "start" (values: owes_epoch, whether the validation of the epoch behind is still to come; notes,
     sentences for the user), "log" (the line of metrics.jsonl), "epoch" (the same, with scores) or "end".
+    Before all of them "teach", to the caller's callbacks alone, when a 3D teacher begins with a CT (values:
+    case; notes, []), and again where there is something to say of it that was not said before (notes).
 
-    step of steps, epoch: those behind it; folder: of the run.
+    step of steps, epoch: those behind it, with "teach" CTs instead of steps; folder: of the run.
     """
 
     kind: str

@@ -54,14 +54,15 @@ class TrainingData:
 
     @property
     def voxels_per_slice(self) -> tuple[float, ...]:
-        """Mean of each organ over the slices of the sources in which it is annotated; 0 where it is in none.
+        """Mean of each organ over the slices of the sources in which it is annotated, or looked for by a 3D
+        teacher; 0 where it is in none.
 
         Not the sum over all sources: an organ that few of them have annotated would pass for a small one.
         """
         voxels, slices = np.zeros(len(self.organs)), np.zeros(len(self.organs))
         for source in self.sources:
             voxels += source.voxels
-            slices += len(source.body_slices) * np.array(source.annotated)
+            slices += len(source.body_slices) * np.array(source.located)
         return tuple((voxels / np.maximum(slices, 1)).tolist())
 
     @property

@@ -19,6 +19,7 @@ from torch import Tensor
 from SegMateCore.data.augmentation import Augmenter, Chunk
 from SegMateCore.data.sources import Source
 from SegMateCore.data.window_augmentation import AIR_HU, WindowAugmenter
+from SegMateCore.slab_logits import HIGHEST
 from SegMateCore.training.recipe import Recipe
 from SegMateCore.training.sampling import (
     CHUNK_STREAM,
@@ -44,12 +45,22 @@ class Batch:
     """hu: float32 (B, context, H, W); labels: uint8 (B, H, W), 0 or channel + 1; annotated: bool (B, C).
 
     heights: float32 (B,), 0 at the lowest and 1 at the highest slice of the case, 0.5 for a single slice.
+    Where a 3D teacher has seen the cases: logits (B, C, H, W) in steps of LOGIT_STEP, and taught: bool
+    (B, C), the organs that it knows.
     """
 
     hu: Tensor
     labels: Tensor
     annotated: Tensor
     heights: Tensor
+    logits: Tensor | None = None
+    taught: Tensor | None = None
+
+    @property
+    def windows(self) -> tuple[Tensor, ...]:
+        """What an augmentation of windows takes."""
+        teaching = () if self.logits is None else (self.logits.float(), self.taught)
+        return (self.hu, self.labels, self.annotated, *teaching)
 
 
 class ChunkFeed:
@@ -125,19 +136,23 @@ class WindowFeed:
         made = _to(self._read.get(number), device)
         seed = generator_of(self.recipe.seed, self.rank, DEVICE_STREAM, number).integers(2**62)
         generator = torch.Generator(device).manual_seed(int(seed))
-        hu, labels, annotated = self.augmenter((made.hu, made.labels, made.annotated), generator)
-        return Batch(hu, labels, annotated, made.heights)
+        hu, labels, annotated, *teaching = self.augmenter(made.windows, generator)
+        return Batch(hu, labels, annotated, made.heights, *teaching)
 
     def read(self, number: int) -> Batch:
         """Batch `number` as it is on disk, cropped."""
         rng = generator_of(self.recipe.seed, self.rank, WINDOW_STREAM, number)
         windows = [self._window(self.sampler.draw(rng), rng) for _ in range(self.recipe.optimisation.batch)]
-        hu, labels, annotated, heights = zip(*windows)
+        hu, labels, annotated, heights, *teaching = zip(*windows)
+        if teaching:
+            logits, taught = teaching
+            teaching = (torch.from_numpy(np.stack(logits)), torch.tensor(taught))
         return Batch(
             torch.from_numpy(np.stack(hu)).float(),
             torch.from_numpy(np.stack(labels)),
             torch.tensor(annotated),
             torch.tensor(heights, dtype=torch.float32),
+            *teaching,
         )
 
     def close(self) -> None:
@@ -147,10 +162,13 @@ class WindowFeed:
         source, count = draw.source, draw.source.shape[0]
         slices = context_windows(draw.slice, draw.slice + 1, count, self.context)[0]
         hu, labels = source.window(slices, draw.slice)
+        logits = None if source.taught is None else source.teaching(draw.slice)
         size = (self.sampling.rows, self.sampling.columns)
         centre = source.centre
         if draw.channel is not None and any(has > wants for has, wants in zip(labels.shape, size)):
-            pixels = np.flatnonzero(labels == draw.channel + 1)
+            by_labels = source.annotated[draw.channel]
+            shown = labels == draw.channel + 1 if by_labels else logits[draw.channel] > 0
+            pixels = np.flatnonzero(shown)
             centre = np.unravel_index(int(rng.choice(pixels)), labels.shape)
         corner = [_corner(middle, has, wants, rng) for middle, has, wants in zip(centre, labels.shape, size)]
         height = draw.slice / (count - 1) if count > 1 else 0.5
@@ -159,6 +177,7 @@ class WindowFeed:
             crop(labels, corner, size, 0),
             source.annotated,
             height,
+            *(() if logits is None else (crop(logits, corner, size, -HIGHEST), source.taught)),
         )
 
 
@@ -207,9 +226,11 @@ def _corner(middle: float, has: int, wants: int, rng: np.random.Generator) -> in
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:
-    tensors = (batch.hu, batch.labels, batch.annotated, batch.heights)
+    tensors = [batch.hu, batch.labels, batch.annotated, batch.heights]
+    if batch.logits is not None:
+        tensors += [batch.logits, batch.taught]
     if device.type == "cuda":
-        tensors = tuple(tensor.pin_memory() for tensor in tensors)
+        tensors = [tensor.pin_memory() for tensor in tensors]
     return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
 
 

@@ -7,10 +7,16 @@ the organs that the new data do not have ("Learning without forgetting", Li and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
 from SegMateCore.checkpoint import Checkpoint
+from SegMateCore.data.store_index import StoreIndex
 from SegMateCore.errors import SegMateError
 from SegMateCore.training.data import TrainingData
 from SegMateCore.training.recipe import Recipe
+from SegMateCore.training.recipe_file import read_recipe
 
 
 def given_by(start: Checkpoint) -> dict:
@@ -31,18 +37,27 @@ def given_by(start: Checkpoint) -> dict:
 
 
 def grid_of(teacher: Checkpoint) -> dict:
-    """Entries of a recipe for learning from a checkpoint: the student sees what the teacher sees.
+    """Entries of a recipe for learning from a 2.5D checkpoint: the student sees what the teacher sees.
 
-    Raises SegMateError for a 3D teacher, whose student does not.
+    Raises SegMateError for a 3D teacher, see usual_beside.
     """
-    teacher.require_slices(
-        "a teacher in training (segment the CTs with a 3D one by segmate predict, then train on those labels)"
-    )
+    teacher.require_slices("a grid to share with a student")
     preprocessing = teacher.parts[0].preprocessing.to_dict()
     return {
         "preprocessing": {**preprocessing, "z_position": None, "slice_rows": "j"},
         "clean_up": teacher.document["clean_up"] or {},
     }
+
+
+def usual_beside(teacher: Checkpoint, stores: Sequence[Path]) -> dict:
+    """Entries for a recipe that has none of its own, for learning from a 3D checkpoint, whose patches no 2.5D
+    student sees: the preprocessing of the recipe "segmate" at the spacing of the first Store.
+    """
+    preprocessing = read_recipe("segmate").preprocessing
+    if stores:
+        spacing_mm = StoreIndex.read(stores[0]).settings.spacing_mm
+        preprocessing = replace(preprocessing, spacing_mm=spacing_mm)
+    return {"preprocessing": preprocessing.to_dict(), "clean_up": teacher.document["clean_up"] or {}}
 
 
 def is_its_own_teacher(recipe: Recipe, data: TrainingData, start: Checkpoint) -> bool:

@@ -25,7 +25,7 @@ from SegMateCore.training.control import Control
 from SegMateCore.training.data import TrainingData
 from SegMateCore.training.distributed import Ranks, joined_ranks
 from SegMateCore.training.feeds import make_feed
-from SegMateCore.training.networks import Teacher, network_from, new_network
+from SegMateCore.training.networks import network_from, new_network
 from SegMateCore.training.pictures import preview_png
 from SegMateCore.training.recipe import Recipe
 from SegMateCore.training.recipe_file import recipe_from_dict, recipe_to_dict
@@ -43,6 +43,7 @@ from SegMateCore.training.run_folder import (
 from SegMateCore.training.schedule import Patience, learning_rate, needs_scores
 from SegMateCore.training.trainer import Trainer
 from SegMateCore.training.validation import Scored, Scores, validate
+from SegMateCore.training.volume_teacher import open_teacher, taught_data
 from SegMateCore.weights_file import halved
 
 
@@ -65,11 +66,12 @@ def train(
     with joined_ranks(control.device) as ranks:
         if not data.sources:
             raise SegMateError("no training cases, expected at least one annotated CT or phantom")
+        resuming = check_folder(folder, control.resume)
+        data = taught_data(data, teacher, recipe, folder, ranks, control)
         steps_per_pass = data.slices // (
             recipe.optimisation.batch * recipe.optimisation.accumulate * ranks.world
         )
         recipe = recipe.resolved(data.organs, data.voxels_per_slice, steps_per_pass)
-        resuming = check_folder(folder, control.resume)
         cuda = [ranks.device] if ranks.device.type == "cuda" else []
         # Layers draw their first weights, and dropout its masks, from torch's global generators.
         with torch.random.fork_rng(devices=cuda):
@@ -99,16 +101,13 @@ class _Run:
         self.recipe, self.data, self.folder, self.control, self.ranks = recipe, data, folder, control, ranks
         self.ancestors = ancestors
         start, teacher = ancestors["start"], ancestors["teacher"]
-        teacher = None if teacher is None else Teacher(teacher, data.organs, recipe, ranks.device)
+        teacher = open_teacher(teacher, data, recipe, ranks.device)
         context = max(recipe.preprocessing.context, teacher.context if teacher else 1)
         partners = data.organs.mirror_partners()
         feed = make_feed(data.sources, recipe, context, partners, ranks.rank)
         # The weights of a run that is taken up are on disk: none are fetched.
         built = replace(recipe, pretrained=recipe.pretrained and not resuming)
-        if start is None:
-            model = new_network(built, data.organs)
-        else:
-            model = network_from(start, built, data.organs)
+        model = new_network(built, data.organs) if start is None else network_from(start, built, data.organs)
         self.trainer = Trainer(recipe, model, feed, ranks, teacher)
         self.cases = data.validation[: recipe.validation.cases or None]
         self.patience = Patience()
@@ -277,6 +276,7 @@ class _Run:
         """What the run learns from and is judged by, and in how many parts, JSON-able."""
         hashes = {role: None if c is None else c.weights_sha256 for role, c in self.ancestors.items()}
         return {
+            "set of organs": list(self.data.organs.names),
             "set of cases": self.data.fingerprint(),
             "set of validation cases": [[case.name, *case.organs] for case in self.cases],
             "number of processes": self.ranks.world,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ from SegMateCore.organs import OrganSet
 from SegMateCore.preprocessing import Preprocessing
 from SegMateCore.resampling import PADDING_FLOOR_HU
 from SegMateCore.training.recipe import Loss, Recipe
+
+if TYPE_CHECKING:
+    from SegMateCore.training.feeds import Batch
 
 # Probability that the untrained network gives every organ: most pixels hold none.
 PRIOR_PROBABILITY = 0.05
@@ -176,6 +180,10 @@ class Teacher:
     def context(self) -> int:
         """Slices per window that it needs."""
         return max(part.preprocessing.context for part in self.parts)
+
+    def answers(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(logits float32 (B, C, H, W), bool (C,): the organs that it knows)."""
+        return self.logits(batch.hu, batch.heights), self.channels
 
     @torch.no_grad()
     def logits(self, hu: Tensor, heights: Tensor) -> Tensor:

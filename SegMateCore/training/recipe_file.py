@@ -45,12 +45,14 @@ def bundled_names() -> tuple[str, ...]:
 
 
 def read_recipe(
-    name_or_path: str | PathLike, overrides: Sequence[str] = (), given: dict | None = None
+    name_or_path: str | PathLike, overrides: Sequence[str] = (), given: dict | None = None,
+    usual: dict | None = None,
 ) -> Recipe:
     """A bundled recipe by name, or the one in a .toml file, with "section.key=value" overrides.
 
-    given: entries that are decided already, such as the network of the checkpoint to go on from. Raises
-    SegMateError for unknown names and keys, and for impossible values.
+    given: entries that are decided already, such as the network of the checkpoint to go on from; usual: those
+    that count where the recipe has none. Raises SegMateError for unknown names and keys, and for impossible
+    values.
     """
     source = str(name_or_path)
     if source.endswith(".toml"):
@@ -63,7 +65,7 @@ def read_recipe(
     else:
         known = ", ".join(bundled_names())
         raise SegMateError(f"no bundled recipe {source!r}, expected {known} or a .toml file")
-    entry = {**_parse_toml(content, source), **(given or {})}
+    entry = {**(usual or {}), **_parse_toml(content, source), **(given or {})}
     for override in overrides:
         _override(entry, override)
     return recipe_from_dict(entry, source)

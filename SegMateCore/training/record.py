@@ -85,7 +85,11 @@ def training_record(recipe: Recipe, sources: Sequence[Source], steps_done: int) 
 
 def _ancestry(ancestors: dict[str, Checkpoint]) -> dict:
     return {
-        role: {"name": checkpoint.document["name"], "weights_sha256": checkpoint.weights_sha256}
+        role: {
+            "name": checkpoint.document["name"],
+            "weights_sha256": checkpoint.weights_sha256,
+            **({"organ_set": checkpoint.organ_set} if checkpoint.organ_set else {}),
+        }
         for role, checkpoint in ancestors.items()
     }
 

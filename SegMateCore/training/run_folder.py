@@ -5,6 +5,7 @@ last.resume                         to go on exactly where the run stopped
 config.toml, environment.json       the recipe with every default as a number; versions, machine, git state
 metrics.jsonl, curves.png, events.* what was measured (callbacks.py)
 preview_CASE.png                    the same slices after every epoch, truth above prediction
+teacher/                            what a 3D teacher says of each case (volume_teacher.py)
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from SegMateCore.errors import SegMateError
 from SegMateCore.training.distributed import Ranks
 from SegMateCore.training.recipe import Recipe
 from SegMateCore.training.recipe_file import differing_keys, recipe_to_toml
+from SegMateCore.training.resume import read_state
 from SegMateCore.version import __version__
 
 BEST_NAME, LAST_NAME, RESUME_NAME = "best.safetensors", "last.safetensors", "last.resume"
+TEACHER_FOLDER = "teacher"
 CONFIG_NAME, ENVIRONMENT_NAME = "config.toml", "environment.json"
 _LIBRARIES = ("torch", "timm", "numpy", "scipy", "nibabel", "safetensors", "blosc2")
 # What may be changed when a run is taken up again: it decides how long and how often, not what is computed.
@@ -63,18 +66,29 @@ def check_same_run(state: dict, recipe: Recipe, earlier: Recipe, identity: dict,
     identity: JSON-able, what the run learns from and is judged by: cases, number of processes, and the
     checkpoints that it began with or follows.
     """
-    for what, value in identity.items():
-        # Not every version has noted everything.
-        if state["identity"].get(what, value) != value:
-            raise SegMateError(
-                f"the run in {folder} had another {what}: give the same, or start anew with"
-                " segmate finetune --from"
-            )
+    check_identity(state["identity"], identity, folder)
     changed = [key for key in differing_keys(recipe, earlier) if key not in CHANGEABLE]
     if changed:
         raise SegMateError(
             f"the run in {folder} has another {changed[0]}: resume without changing it, or start a new run"
         )
+
+
+def check_identity(earlier: dict, identity: dict, folder: Path) -> None:
+    """Raise SegMateError where the run in `folder` had another identity in what is given of it."""
+    for what, value in identity.items():
+        # Not every version has noted everything.
+        if earlier.get(what, value) != value:
+            raise SegMateError(
+                f"the run in {folder} had another {what}: give the same, or start anew with"
+                " segmate finetune --from"
+            )
+
+
+def unfinished_identity(folder: Path) -> dict:
+    """The identity of the run in the folder that can be gone on with; {} where there is none."""
+    path = folder / RESUME_NAME
+    return read_state(path)["identity"] if path.is_file() else {}
 
 
 def remove_halves(folder: Path) -> None:

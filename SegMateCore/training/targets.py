@@ -40,8 +40,9 @@ class Target:
     def filled(self, probability: Tensor, can_fill: Tensor, confidence: float) -> Target:
         """Pseudo-labels of un-annotated planes where a teacher is sure.
 
-        probability: (B, C, H, W) of the teacher; can_fill: bool (C,), the channels that it has. Pixels from
-        `confidence` on become truth, those up to 1 - confidence known to be outside, the others stay unknown.
+        probability: (B, C, H, W) of the teacher; can_fill: bool (C,) or (B, C), the channels that it has.
+        Pixels from `confidence` on become truth, those up to 1 - confidence known to be outside, the others
+        stay unknown.
         A pixel is one organ's: that of the labels, else the one that the teacher is surest of.
         """
         open_planes = (~self.annotated & can_fill)[:, :, None, None]

@@ -33,6 +33,7 @@ from SegMateCore.training.running_means import RunningMeans
 from SegMateCore.training.sampling import NETWORK_STREAM, generator_of
 from SegMateCore.training.schedule import learning_rate
 from SegMateCore.training.targets import Target
+from SegMateCore.training.volume_teacher import VolumeTeacher
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -46,7 +47,7 @@ class Trainer:
         model: nn.Module,
         feed: ChunkFeed | WindowFeed,
         ranks: Ranks,
-        teacher: Teacher | None = None,
+        teacher: Teacher | VolumeTeacher | None = None,
     ):
         _check(recipe, ranks)
         self.recipe, self.feed, self.ranks, self.teacher = recipe, feed, ranks, teacher
@@ -139,12 +140,12 @@ class Trainer:
             return target
         teaching = self.recipe.teaching
         with self._autocast():
-            logits = self.teacher.logits(batch.hu, batch.heights)
-        taught = self.teacher.channels.expand_as(batch.annotated)
+            logits, known = self.teacher.answers(batch)
+        taught = known.expand_as(batch.annotated)
         if teaching.planes == "unannotated":
             taught = taught & ~batch.annotated
         if teaching.fill_confidence > 0:
-            target = target.filled(torch.sigmoid(logits), self.teacher.channels, teaching.fill_confidence)
+            target = target.filled(torch.sigmoid(logits), known, teaching.fill_confidence)
         return target.with_teacher(logits, taught)
 
     def _autocast(self) -> torch.autocast:

@@ -106,7 +106,7 @@ def test_options_change_overlap_and_mirroring():
 
 
 def test_what_3d_networks_cannot_be_used_for(tmp_path):
-    """Export, going on and teaching look at slices; what was made with other patches is not taken over."""
+    """Export, going on and a grid for students are of slices; nor are results of other patches taken over."""
     pytest.importorskip("onnx")
     from SegMateCore.export import export_onnx
     from SegMateCore.training.fine_tuning import given_by, grid_of

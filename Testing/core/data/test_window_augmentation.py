@@ -109,3 +109,43 @@ def test_the_share_is_a_share():
     hu, _, _ = varied(replace(STILL, noise=0.3), given=windows(400))
     changed = (hu - windows(400)[0]).abs().flatten(1).max(dim=1).values > 0
     assert changed.float().mean() == pytest.approx(0.3, abs=0.07)
+
+
+def taught_windows(batch=6):
+    """The same with what a 3D teacher says: 100 steps on each side of an edge; the cord is unknown."""
+    hu, labels, annotated = windows(batch)
+    channels = torch.arange(1, 10)[None, :, None, None]
+    logits = torch.where(labels[:, None] == channels, 100.0, -100.0)
+    taught = torch.ones(batch, 9, dtype=torch.bool)
+    taught[:, NINE.index("spinal cord")] = False
+    return hu, labels, annotated, logits, taught
+
+
+@pytest.mark.parametrize("options", [{"mirror": 1.0}, {"turn_over": 1.0}, {"mirror": 0.5, "turn_over": 0.5}])
+def test_flips_take_a_teachers_planes_along_under_their_new_names(options):
+    _, labels, _, logits, taught = varied(replace(STILL, **options), 3, taught_windows())
+    assert not torch.equal(labels, windows()[1])
+    assert torch.equal(logits > 0, labels[:, None] == torch.arange(1, 10)[None, :, None, None])
+    assert not taught[:, NINE.index("spinal cord")].any() and taught.sum() == 6 * 8
+
+
+def test_a_bend_takes_a_teachers_planes_along_and_knows_nothing_beyond_the_image():
+    bent = varied(replace(STILL, affine=1.0, elastic=1.0, shift=0.3), 1, taught_windows())
+    plain = varied(replace(STILL, affine=1.0, elastic=1.0, shift=0.3), 1)
+    assert all(torch.equal(one, other) for one, other in zip(bent, plain))  # the same draws
+    _, labels, _, logits, _ = bent
+    shown = torch.where(logits.max(dim=1).values > 0, logits.argmax(dim=1) + 1, 0)
+    assert (shown != labels).float().mean() < 0.01 and (labels > 0).sum() > 500
+    outside = plain[0][:, 1] < -999.9
+    assert outside.any() and (logits.movedim(1, -1)[outside] <= -99).all() and (logits < -110).any()
+
+
+def test_an_organ_that_has_no_name_in_the_mirror_is_not_taught_there():
+    table = NINE.only([NINE.index("left lung"), NINE.index("liver")])
+    hu, _, _ = windows(2)
+    logits = torch.full((2, 2, 64, 96), 10.0)
+    given = (hu, torch.zeros(2, 64, 96, dtype=torch.uint8), *(2 * [torch.ones(2, 2, dtype=torch.bool)]))
+    given = (*given[:3], logits, given[3])
+    mirror = WindowAugmenter(replace(STILL, mirror=1.0), table.mirror_partners())
+    *_, taught = mirror(given, torch.Generator().manual_seed(0))
+    assert taught.tolist() == [[False, True]] * 2

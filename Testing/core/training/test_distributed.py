@@ -16,9 +16,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from small_nnunet import MODEL, TOTAL, plans, write_model  # noqa: E402
 from small_runs import make_store  # noqa: E402
 
 from SegMateCore.checkpoint import Checkpoint  # noqa: E402
+from SegMateCore.data.store import Store  # noqa: E402
 from SegMateCore.errors import SegMateError  # noqa: E402
 from SegMateCore.training.callbacks import read_metrics  # noqa: E402
 from SegMateCore.training.distributed import Ranks, joined_ranks  # noqa: E402
@@ -115,6 +117,29 @@ def test_the_command_in_two_processes_resumes_and_leaves_one_run(tmp_path):
     assert len(list((tmp_path / "run").glob("preview_*.png"))) == 1
     state = read_state(tmp_path / "run/last.resume")
     assert state["step"] == 9
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_cases_of_a_3d_teacher(tmp_path):
+    pytest.importorskip("blosc2")
+    store = make_store(tmp_path / "data", range(5), (1, 2))
+    count = len(Store.open(store).split("train"))
+    model, run = tmp_path / "total.safetensors", tmp_path / "run"
+    folder = write_model(tmp_path / TOTAL / MODEL, plans(spacing=[4.0, 4.0, 4.0], patch_size=[16, 32, 32]))
+    start(["-m", "SegMateCore", "convert", folder.parent, model])
+    words = [
+        "-m", "SegMateCore", "distill", store, "--teacher", model, "-o", run, "--device", "cpu",
+        *(word for text in (
+            "sampling.rows=64", "sampling.columns=64", "optimisation.precision=fp32", "optimisation.batch=2",
+            "optimisation.steps=2", "optimisation.steps_per_epoch=1", "model_options.encoder=test_resnet",
+        ) for word in ("--set", text)),
+    ]  # fmt: skip
+    first, second = start(words, world=2)
+    assert count % 2 == 1 and len(list((run / "teacher").iterdir())) == count
+    assert first.count("the teacher segments") == (count + 1) // 2 and "teacher segments" not in second
+    assert [line["kind"] for line in read_metrics(run)].count("end") == 1
+    first, second = start([*words, "--resume"], world=2)
+    assert "teacher segments" not in first
 
 
 @pytest.mark.slow

@@ -54,6 +54,17 @@ def test_every_bundled_recipe_survives_json_and_toml(name, tmp_path):
     assert recipe.name == name and recipe.description
 
 
+def test_usual_entries_give_way_to_the_recipe_and_given_ones_do_not(tmp_path):
+    own = read_recipe(written(tmp_path, MINIMAL)).preprocessing
+    other = {"preprocessing": {**own.to_dict(), "context": own.context + 2}}
+    path = written(tmp_path, MINIMAL)
+    assert read_recipe(path, usual=other).preprocessing == own
+    assert read_recipe(path, given=other).preprocessing.context == own.context + 2
+    recipe = read_recipe("distill", ["preprocessing.window_hu=[-500, 500]"], usual=other)
+    assert recipe.preprocessing.window_hu == (-500, 500)
+    assert recipe.preprocessing.context == own.context + 2
+
+
 def test_a_file_needs_only_name_model_and_preprocessing(tmp_path):
     assert read_recipe(written(tmp_path, MINIMAL)).sampling.rows == 128
 
