@@ -22,7 +22,8 @@ REDRAW_S = 0.1
 LOG_S = 10.0
 # What stages count; others have nothing better than steps.
 UNITS = {
-    "segment": "slices", "probabilities": "slices", "prepare": "cases", "download": "MB", "unpack": "MB",
+    "segment": "slices", "probabilities": "slices", "prepare": "cases", "cases": "cases",
+    "download": "MB", "unpack": "MB",
 }  # fmt: skip
 
 
@@ -68,6 +69,7 @@ class ProgressLine:
     _started: float = field(default=0.0, init=False)
     _drawn: float = field(default=0.0, init=False)
     _width: int = field(default=0, init=False)
+    _drawing: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __enter__(self) -> ProgressLine:
         return self
@@ -89,9 +91,16 @@ class ProgressLine:
             return
         self._drawn = now
         text = self.prefix + progress_text(stage, done, total, now - self._started, self._first)
-        if live:
-            self._redraw(text)
-        else:
+        with self._drawing:
+            if live:
+                self._redraw(text)
+            else:
+                note(text)
+
+    def above(self, text: str) -> None:
+        """A notice while other threads may report progress: it stands on a line of its own."""
+        with self._drawing:
+            self.clear()
             note(text)
 
     def clear(self) -> None:
