@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from SegMateCore.machine import cpu_count
 # Only messages pass through Ray's shared memory here, CTs lie in files. It takes no less than 75 MB.
 _OBJECT_STORE_BYTES = 100 * 2**20
 _MOST_CPUS_BY_DEFAULT = 4
+_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ def connected(cluster: Cluster) -> Iterator[ModuleType]:
 
 
 def _connect(ray: ModuleType, address: str) -> None:
+    _check_answers(address)
     settings: dict = {"address": address, "logging_level": logging.ERROR, "log_to_driver": False}
     if address == "local":
         settings |= {
@@ -93,11 +97,26 @@ def _connect(ray: ModuleType, address: str) -> None:
     try:
         ray.init(**settings)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        text = " ".join(str(error).split())[:200]
-        raise SegMateError(
-            f"no connection to Ray at {address!r}: {text}; expected the address of a running cluster with"
-            " this version of Ray and Python, or --ray without one"
-        ) from error
+        raise _no_connection(address, error) from error
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself would try for minutes."""
+    found = re.fullmatch(r"(?:ray://)?(.+):([0-9]{1,5})", address)
+    if found is None:
+        return
+    try:
+        socket.create_connection((found[1], int(found[2])), _PATIENCE_S).close()
+    except (OSError, OverflowError) as error:
+        raise _no_connection(address, error) from error
+
+
+def _no_connection(address: str, error: Exception) -> SegMateError:
+    text = " ".join(str(error).split())[:200]
+    return SegMateError(
+        f"no connection to Ray at {address!r}: {text}; expected the address of a running cluster with this"
+        " version of Ray and Python, or --ray without one"
+    )
 
 
 @contextmanager
