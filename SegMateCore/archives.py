@@ -84,41 +84,57 @@ def unpack(
         raise SegMateError(f"cannot read {archive}: {error.strerror or error}") from None
 
 
+def check_sizes(archive: Path, entries: list[zipfile.ZipInfo], limits: Limits, what: str) -> None:
+    """Raise BadArchive for too many entries, too many bytes, bombs, and what only a password or another
+    program opens. what: the archive should be, as in "a model".
+    """
+    if len(entries) > limits.files:
+        raise _refused(archive, f"it has {len(entries)} entries, {what} has at most {limits.files}")
+    unpacked = sum(entry.file_size for entry in entries)
+    packed = sum(entry.compress_size for entry in entries)
+    if unpacked > limits.bytes:
+        sizes = f"{unpacked / 1e9:.1f} GB, {what} to at most {limits.bytes / 1e9:.1f} GB"
+        raise _refused(archive, f"it unpacks to {sizes}")
+    for size, held, part in [
+        (unpacked, packed, "it"),
+        *((entry.file_size, entry.compress_size, repr(entry.filename)) for entry in entries),
+    ]:
+        if size > max(limits.small, limits.ratio * held):
+            raise _refused(archive, f"{part} has {held} bytes and unpacks to {size}, as only a bomb does")
+    for entry in entries:
+        if entry.flag_bits & _ENCRYPTED:
+            raise _refused(archive, f"the entry {entry.orig_filename!r} is encrypted")
+        if entry.compress_type not in _METHODS:
+            raise _refused(
+                archive, f"the entry {entry.orig_filename!r} is packed in a way other than deflate"
+            )
+
+
+def _refused(archive: Path, reason: str) -> BadArchive:
+    return BadArchive(f"{archive} is refused, nothing was unpacked: {reason}")
+
+
 def _checked(
     archive: Path, entries: list[zipfile.ZipInfo], limits: Limits
 ) -> list[tuple[zipfile.ZipInfo, tuple[str, ...]]]:
     """Each entry with the parts of its path."""
 
-    def refuse(reason: str) -> BadArchive:
-        return BadArchive(f"{archive} is refused, nothing was unpacked: {reason}")
-
-    if len(entries) > limits.files:
-        raise refuse(f"it has {len(entries)} entries, a model has at most {limits.files}")
-    unpacked = sum(entry.file_size for entry in entries)
-    packed = sum(entry.compress_size for entry in entries)
-    if unpacked > limits.bytes:
-        raise refuse(f"it unpacks to {unpacked / 1e9:.1f} GB, a model to at most {limits.bytes / 1e9:.1f} GB")
-    for size, held, what in [
-        (unpacked, packed, "it"),
-        *((entry.file_size, entry.compress_size, repr(entry.filename)) for entry in entries),
-    ]:
-        if size > max(limits.small, limits.ratio * held):
-            raise refuse(f"{what} has {held} bytes and unpacks to {size}, as only a bomb does")
+    check_sizes(archive, entries, limits, "a model")
     checked = []
     seen: dict[tuple[str, ...], bool] = {}
     for entry in entries:
         problem = _problem(entry)
         if problem:
-            raise refuse(f"the entry {entry.orig_filename!r} {problem}")
+            raise _refused(archive, f"the entry {entry.orig_filename!r} {problem}")
         parts = PurePosixPath(entry.filename).parts
         key = tuple(unicodedata.normalize("NFC", part).casefold() for part in parts)
         if key in seen and not (entry.is_dir() and seen[key]):
-            raise refuse(f"the entry {entry.filename!r} is there twice")
+            raise _refused(archive, f"the entry {entry.filename!r} is there twice")
         seen[key] = entry.is_dir()
         checked.append((entry, parts))
     for key in seen:
         if any(seen.get(key[:end]) is False for end in range(1, len(key))):
-            raise refuse(f"the entry {'/'.join(key)!r} lies below a file")
+            raise _refused(archive, f"the entry {'/'.join(key)!r} lies below a file")
     return checked
 
 
@@ -138,10 +154,6 @@ def _problem(entry: zipfile.ZipInfo) -> str:
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link" if kind == stat.S_IFLNK else "is neither a file nor a folder"
-    if entry.flag_bits & _ENCRYPTED:
-        return "is encrypted"
-    if entry.compress_type not in _METHODS:
-        return "is packed in a way other than deflate"
     if entry.is_dir() and entry.file_size:
         return "is a folder with content"
     return ""

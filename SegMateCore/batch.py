@@ -18,18 +18,24 @@ from pathlib import Path
 import numpy as np
 
 from SegMateCore.checkpoint import Checkpoint
+from SegMateCore.content_hash import volume_sha256
+from SegMateCore.dicom_formats import DICOM_FORMATS, require_series
 from SegMateCore.errors import Cancelled, SegMateError
 from SegMateCore.input_cases import Case
 from SegMateCore.lanes import in_lanes
+from SegMateCore.nifti import write_nifti
 from SegMateCore.notices import DEMONSTRATION, RESEARCH_ONLY
 from SegMateCore.organs import OrganSet
 from SegMateCore.predictor import PredictOptions, Predictor, Progress
 from SegMateCore.preview import draw_preview
-from SegMateCore.segmentation import Segmentation
+from SegMateCore.provenance import PROBABILITIES, source_facts, traced
+from SegMateCore.segmentation import DICOM_SUFFIX, Segmentation
 from SegMateCore.statistics import OrganStatistics, organ_statistics
 from SegMateCore.volume import Volume
 
 FORMATS = ("nii.gz", "seg.nrrd", "per-organ")
+# What the name of a result ends with where that is not its format.
+_SUFFIX_OF = dict.fromkeys(DICOM_FORMATS, DICOM_SUFFIX)
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 # One is read, one is at the network, one is written.
 CASES_AT_ONCE = 3
@@ -40,12 +46,14 @@ class Outputs:
     """Where the results of one case go; None: not asked for.
 
     segmentation: a file, by its suffix, or with per_organ a folder. preview: a PNG. probabilities: a folder.
+    dicom: which of DICOM_FORMATS the file is, None for the others.
     """
 
     segmentation: Path
     per_organ: bool = False
     preview: Path | None = None
     probabilities: Path | None = None
+    dicom: str | None = None
 
     @classmethod
     def in_folder(
@@ -59,10 +67,11 @@ class Outputs:
         """Those of a case among others: FOLDER/<case>.nii.gz, preview/<case>.png, probabilities/<case>/."""
         per_organ = form == "per-organ"
         return cls(
-            folder / (case.name if per_organ else f"{case.name}.{form}"),
+            folder / (case.name if per_organ else case.name + _SUFFIX_OF.get(form, f".{form}")),
             per_organ,
             None if preview is None else preview / f"{case.name}.png",
             None if probabilities is None else probabilities / case.name,
+            form if form in DICOM_FORMATS else None,
         )
 
     def files(self, organs: OrganSet) -> list[Path]:
@@ -93,17 +102,27 @@ class Outputs:
 class Choices:
     """How cases are segmented.
 
-    organs: names or keys, None for all. affine_source: None, "sform" or "qform".
+    organs: names or keys, None for all. affine_source: None, "sform" or "qform". series: UID or number of
+    the series of DICOM input, None where it has one. command: what the results say that they were made by,
+    without names of files.
     """
 
     organs: tuple[str, ...] | None = None
     options: PredictOptions = field(default_factory=PredictOptions)
     affine_source: str | None = None
+    series: str | None = None
+    command: str | None = None
 
     def organ_set(self, source: Predictor | Checkpoint) -> OrganSet:
         """The organs that results hold. Raises SegMateError for an unknown name."""
         organs = (source.checkpoint if isinstance(source, Predictor) else source).organs
         return organs if self.organs is None else organs.only(organs.subset(self.organs))
+
+    def of(self, case: Case) -> Choices:
+        """Those for one case: what it says itself of series and geometry goes before what holds for all."""
+        return replace(
+            self, series=case.series or self.series, affine_source=case.affine_source or self.affine_source
+        )
 
 
 @dataclass(frozen=True)
@@ -111,7 +130,7 @@ class CaseResult:
     """What became of a case. status: "done", "skipped" or "failed", then with the reason in `error`.
 
     seconds: of its own work, without waiting for its turn. attempts: how often it was begun, 0 for a skipped
-    one. worker: "machine:process" where it was not this one.
+    one. worker: "machine:process" where it was not this one. provenance: that of its segmentation.
     """
 
     case: Case
@@ -122,6 +141,7 @@ class CaseResult:
     warnings: tuple[str, ...] = ()
     attempts: int = 1
     worker: str = ""
+    provenance: dict = field(default_factory=dict)
 
 
 def segment_case(
@@ -140,9 +160,13 @@ def segment_case(
     been written.
     """
     started = time.monotonic()
+    choices = choices.of(case)
     aside = progress if progress is not None and turn is None else lambda stage, done, total: None
     aside("read", 0, 1)
-    volume = read_case(case, choices)
+    if outputs.dicom is not None:
+        require_series(case.source, outputs.dicom)
+    source = source_facts(case.source, choices.affine_source)
+    volume = Volume.read(case.source, choices.affine_source, choices.series)
     if outputs.probabilities is not None and volume.is_sheared:
         raise SegMateError("probabilities of a sheared volume are not supported: leave them out")
     asked = time.monotonic()
@@ -154,24 +178,34 @@ def segment_case(
             probabilities = predictor.probabilities(
                 volume, choices.organs, progress, cancelled, choices.options
             )
+    segmentation = traced(segmentation, source, choices.command)
     aside("measure", 0, 1)
     statistics = tuple(organ_statistics(segmentation, volume))
     if cancelled is not None and cancelled():
         raise Cancelled("cancelled: nothing was written")
     aside("write", 0, 1)
     if probabilities is not None:
-        write_probabilities(probabilities, volume, segmentation.organs, outputs.probabilities)
+        write_probabilities(probabilities, volume, segmentation, outputs.probabilities)
     if outputs.preview is not None:
         draw_preview(
             volume, segmentation, outputs.preview, preview_title(case, segmentation), notice(segmentation)
         )
-    if outputs.per_organ:
+    warnings = tuple(segmentation.provenance.get("warnings", ()))
+    if outputs.dicom is not None:
+        from SegMateCore.dicom_results import write_for_series
+
+        warnings += write_for_series(
+            segmentation, case.source, outputs.segmentation, outputs.dicom, choices.series
+        )
+    elif outputs.per_organ:
         segmentation.write_per_organ(outputs.segmentation)
     else:
         segmentation.write(outputs.segmentation)
     aside("write", 1, 1)
-    warnings = tuple(segmentation.provenance.get("warnings", ()))
-    return CaseResult(case, DONE, time.monotonic() - started - waited, "", statistics, warnings)
+    seconds = time.monotonic() - started - waited
+    return CaseResult(
+        case, DONE, seconds, "", statistics, warnings, provenance=segmentation.provenance
+    )
 
 
 def run_batch(
@@ -233,25 +267,22 @@ def run_batch(
         raise Cancelled("cancelled: the finished cases are kept")
 
 
-def read_case(case: Case, choices: Choices) -> Volume:
-    """Its CT: what the case says of series and geometry goes before the choices. Raises SegMateError."""
-    if case.series is not None:
-        from SegMateCore.dicom import open_series
-
-        return open_series(case.source, case.series).volume()
-    return Volume.read(case.source, affine_source=case.affine_source or choices.affine_source)
-
-
 def reason(error: Exception) -> str:
     """One line that says what went wrong with a case."""
     text = str(error) if isinstance(error, SegMateError) else f"{type(error).__name__}: {error}"
     return " ".join(text.split())
 
 
-def write_probabilities(probabilities: np.ndarray, volume: Volume, organs: OrganSet, folder: Path) -> None:
-    """One float32 NIfTI per organ, FOLDER/left_lung.nii.gz, of probabilities (C, K, J, I)."""
-    for organ, values in zip(organs, probabilities):
-        volume.with_voxels(values.astype(np.float32)).write(folder / f"{organ.key}.nii.gz")
+def write_probabilities(
+    probabilities: np.ndarray, volume: Volume, segmentation: Segmentation, folder: Path
+) -> None:
+    """One float32 NIfTI per organ, FOLDER/left_lung.nii.gz, of probabilities (C, K, J, I), each with the
+    segmentation's provenance.
+    """
+    for organ, values in zip(segmentation.organs, probabilities):
+        found = volume.with_voxels(values.astype(np.float32))
+        document = segmentation.document(organ, content_sha256=volume_sha256(found), content=PROBABILITIES)
+        write_nifti(found, folder / f"{organ.key}.nii.gz", document)
 
 
 def preview_title(case: Case, segmentation: Segmentation) -> str:

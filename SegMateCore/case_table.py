@@ -9,14 +9,16 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from SegMateCore.atomic import atomic_write
 from SegMateCore.errors import SegMateError
-from SegMateCore.statistics import CSV_COLUMNS, OrganStatistics, csv_values
+from SegMateCore.statistics import CSV_COLUMNS, OrganStatistics, csv_lines
 
 COLUMNS = ("case", *CSV_COLUMNS)
+# A table of an older version has no provenance.
+OLD_COLUMNS = COLUMNS[:-1]
 
 
 class CaseTable:
@@ -37,21 +39,24 @@ class CaseTable:
                 lines = [line for line in csv.reader(stream) if line]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise SegMateError(f"cannot read the statistics in {path}: {error}") from error
-        if not lines or tuple(lines[0]) != COLUMNS:
+        if not lines or tuple(lines[0]) not in (COLUMNS, OLD_COLUMNS):
             raise SegMateError(
                 f"{path} is not a table of cases from an earlier run: give another name, or remove it"
             )
         rows: dict[str, list[list[str]]] = {}
         for line in lines[1:]:
-            rows.setdefault(line[0], []).append(line)
+            cells = line if lines[0][-1] == COLUMNS[-1] else [*line, ""]
+            rows.setdefault(line[0], []).append(cells)
         return cls(path, rows)
 
     def __contains__(self, case: str) -> bool:
         return case in self._rows
 
-    def replace(self, case: str, statistics: Sequence[OrganStatistics]) -> None:
-        """Put the figures of a case in the place of those that it may have."""
-        self._rows[case] = [[case, *csv_values(row)] for row in statistics]
+    def replace(
+        self, case: str, statistics: Sequence[OrganStatistics], provenance: Mapping | None = None
+    ) -> None:
+        """Put the figures of a case in the place of those that it may have. provenance: of its labels."""
+        self._rows[case] = csv_lines(statistics, provenance or {}, (case,))
 
     def write_when_due(self) -> None:
         """As `write`, but no more than a twentieth of the time: a table of 100,000 cases takes seconds.

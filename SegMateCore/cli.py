@@ -31,6 +31,7 @@ COMMANDS = {
     ),
     "info": ("SegMateCore.commands.info", "say what is in a checkpoint, a CT or a segmentation"),
     "convert": ("SegMateCore.commands.convert", "turn a checkpoint into .safetensors or .onnx"),
+    "dicom": ("SegMateCore.commands.dicom", "write a label map as DICOM SEG or RTSTRUCT of its CT series"),
     "models": ("SegMateCore.commands.models", "list the networks and the checkpoints, here and public"),
     "download": ("SegMateCore.commands.download", "get a public model, or take one from a file or folder"),
     "phantom": ("SegMateCore.commands.phantom", "make synthetic CTs with the true organs"),
@@ -40,6 +41,7 @@ COMMANDS = {
     "finetune": ("SegMateCore.commands.finetune", "go on training a checkpoint, on other CTs or organs"),
     "distill": ("SegMateCore.commands.distill", "train a small network with a larger one as its teacher"),
     "benchmark": ("SegMateCore.commands.benchmark", "measure what things cost on this machine"),
+    "verify": ("SegMateCore.commands.verify", "check that results are whole and what they say they are"),
     "evaluate": ("SegMateCore.commands.evaluate", "measure segmentations against references, or compare two"),
     "doctor": ("SegMateCore.commands.doctor", "say what is installed, what works here and what is wrong"),
 }
@@ -133,6 +135,7 @@ def _run(words: list[str]) -> int:
     if arguments.command is None:
         parser.print_help()
         return EXIT_BAD_INPUT
+    arguments.words = words  # for results, which say by which command they were made
     return arguments.run(arguments) or 0
 
 

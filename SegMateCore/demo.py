@@ -16,6 +16,7 @@ from SegMateCore.evaluation.metrics import dice
 from SegMateCore.input_cases import Case
 from SegMateCore.predictor import Predictor, Progress
 from SegMateCore.preview import draw_preview
+from SegMateCore.provenance import source_facts, traced
 from SegMateCore.statistics import OrganStatistics, organ_statistics, write_csv
 
 # Beyond the seeds of the anatomies that the bundled checkpoint was trained on.
@@ -70,9 +71,10 @@ def run_demo(
     )
     ct, labels, segments, csv_table, preview = paths
     volume.write(ct)
+    segmentation = traced(segmentation, source_facts(ct), "segmate demo")
     segmentation.write(labels)
     segmentation.write(segments)
-    write_csv(statistics, csv_table)
+    write_csv(statistics, csv_table, segmentation.provenance)
     draw_preview(
         volume, segmentation, preview, preview_title(Case(CASE_NAME, ct), segmentation), notice(segmentation)
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from SegMateCore.batch import Outputs
 from SegMateCore.checkpoint import Checkpoint
+from SegMateCore.dicom_formats import check_format
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import OrganSet
 from SegMateCore.predictor import PredictOptions, clean_up_rules
@@ -35,6 +36,8 @@ def is_finished(outputs: Outputs, checkpoint: Checkpoint, organs: OrganSet, opti
     }
     for path, held in outputs.segmentations(organs):
         if path.is_file():
+            if outputs.dicom is not None:
+                check_format(path, outputs.dicom)
             _check_same_origin(path, expected, held)
     return all(path.is_file() for path in outputs.files(organs))
 

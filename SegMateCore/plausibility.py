@@ -1,11 +1,8 @@
-"""Is this a CT, and does the result look like a patient? Refusals before the network, warnings after it."""
+"""Is this a CT? What cannot be one is refused before the network sees it."""
 
 from __future__ import annotations
 
-import numpy as np
-
 from SegMateCore.errors import SegMateError
-from SegMateCore.organs import OrganSet
 from SegMateCore.volume import Volume
 
 # Noise alone spans more in any CT.
@@ -38,38 +35,3 @@ def value_range(volume: Volume) -> tuple[float, float]:
     """The lowest and the highest voxel."""
     extremes = [(float(plane.min()), float(plane.max())) for plane in volume.voxels]
     return min(low for low, _ in extremes), max(high for _, high in extremes)
-
-
-def implausible_sides(labels: np.ndarray, affine: np.ndarray, organs: OrganSet) -> list[str]:
-    """Sentences about organs on unexpected sides, for canonical labels (K, J, I) and their affine to RAS mm.
-
-    Situs inversus exists, so this warns and never changes a label.
-    """
-    strides = tuple(max(1, size // limit) for size, limit in zip(labels.shape, (96, 128, 128)))
-    sample = labels[:: strides[0], :: strides[1], :: strides[2]]
-    centres = {}
-    for organ in organs:
-        found = np.argwhere(sample == organ.label)
-        if len(found) >= 20:
-            index = found.mean(axis=0) * strides
-            centres[organ.name] = affine[:3, :3] @ index[::-1] + affine[:3, 3]
-
-    def known(*names: str) -> bool:
-        return all(name in centres for name in names)
-
-    warnings = []
-    for organ in organs:
-        if organ.modifier == "left" and organ.partner and known(organ.name, organ.partner):
-            if _right_mm(centres[organ.name]) > _right_mm(centres[organ.partner]):
-                warnings.append(f"the {organ.name} lies on the right of the {organ.partner}")
-    if known("liver", "spinal cord") and _right_mm(centres["liver"]) < _right_mm(centres["spinal cord"]):
-        warnings.append("the liver lies on the patient's left")
-    for lung in ("left lung", "right lung"):
-        if known(lung, "liver") and centres[lung][2] < centres["liver"][2]:
-            warnings.append(f"the {lung} lies below the liver")
-    return [f"{text}: situs inversus, or a header with a wrong orientation" for text in warnings]
-
-
-def _right_mm(point_ras_mm: np.ndarray) -> float:
-    """How far a point lies towards the patient's right: RAS names the directions in which axes grow."""
-    return float(point_ras_mm[0])

@@ -8,7 +8,6 @@ native grid -> clean-up -> the input's own order. In between, a checkpoint's str
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 
@@ -19,11 +18,14 @@ from SegMateCore.backends.choosing import chosen_file
 from SegMateCore.cancelling import IsCancelled, stop_if
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.components import clean_up
+from SegMateCore.content_hash import volume_sha256
 from SegMateCore.errors import SegMateError
+from SegMateCore.implausible import implausibilities
 from SegMateCore.notices import RESEARCH_ONLY
 from SegMateCore.patch_run import PatchRun
-from SegMateCore.plausibility import check_looks_like_ct, implausible_sides
+from SegMateCore.plausibility import check_looks_like_ct
 from SegMateCore.predict_options import PredictOptions, Progress, report
+from SegMateCore.provenance import input_facts, versions
 from SegMateCore.rectify import labels_onto, rectified, shear_degrees
 from SegMateCore.region import BoxRegion
 from SegMateCore.segmentation import Segmentation
@@ -89,8 +91,8 @@ class Predictor:
             report(progress, "clean up", 0, 1)
             clean_up(labels[slab.start : slab.stop], self.checkpoint.organs, rules, cancelled)
             report(progress, "clean up", 1, 1)
-        warnings.extend(implausible_sides(labels, run.canonical.affine, self.checkpoint.organs))
         organ_set = self.checkpoint.organs
+        warnings.extend(implausibilities(labels, run.canonical.affine, organ_set, whole=region is None))
         if kept is not None:
             lut = np.zeros(max(every_label) + 1, np.uint8)
             for index in kept:
@@ -106,7 +108,11 @@ class Predictor:
             region.erase_outside(result, volume)
         return Segmentation(
             result, volume.affine, organ_set,
-            self._provenance(run.backends, warnings, options, cleaned=bool(rules), region=region),
+            {
+                **self._provenance(run.backends, warnings, options, cleaned=bool(rules), region=region),
+                "input": input_facts(volume, cancelled),
+                "labels_sha256": volume_sha256(Volume(result, volume.affine), cancelled),
+            },
             nifti_geometry=volume.nifti_geometry,
         )
 
@@ -158,7 +164,7 @@ class Predictor:
         if not options.force:
             check_looks_like_ct(volume)
         report(progress, "prepare", 0, 1)
-        warnings: list[str] = []
+        warnings = list(volume.warnings)
         if volume.is_sheared:
             warnings.append(f"axes deviate {shear_degrees(volume):.1f} degrees from right angles: rectified")
             volume = rectified(volume, cancelled)
@@ -196,13 +202,14 @@ class Predictor:
             "backend": _each(f"{backend.name} {backend.version}" for backend in backends),
             "device": _each(backend.device for backend in backends),
             "precision": _each(backend.precision for backend in backends),
-            "python": f"{platform.python_version()}, numpy {np.__version__}",
+            "versions": versions(f"{backend.name} {backend.version}" for backend in backends),
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "forced": options.force,
             "flip_average": options.flip_average,
             "clean_up": cleaned,
             "region": None if region is None else region.to_dict(),
             "warnings": warnings,
+            "command": None,
             **self._patch_provenance(options),
         }
 

@@ -12,11 +12,13 @@ from os import PathLike
 
 import numpy as np
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from SegMateCore.atomic import atomic_write
+from SegMateCore.content_hash import array_sha256
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import Organ
-from SegMateCore.segmentation import Segmentation
+from SegMateCore.segmentation import DOCUMENT_KEY, Segmentation
 from SegMateCore.slice_picture import BACKGROUND, FAINT, TEXT, fitting, font_of, slice_picture
 from SegMateCore.volume import Volume
 
@@ -53,14 +55,17 @@ VIEWS = (
 def draw_preview(
     volume: Volume, segmentation: Segmentation, path: str | PathLike, title: str = "", notice: str = ""
 ) -> None:
-    """Write the PNG `path`, whole or not at all.
+    """Write the PNG `path`, whole or not at all, with the segmentation's provenance as a text chunk.
 
     title: such as the case's name. notice: a line in a warning colour. The slices shown are those that show
     most of the organs. Raises SegMateError when the two are not on one grid or the file cannot be written.
     """
     picture = preview_image(volume, segmentation, title, notice)
+    facts = PngInfo()
+    document = segmentation.document(content_sha256=array_sha256(np.asarray(picture)))
+    facts.add_text(DOCUMENT_KEY, document, zip=True)
     with atomic_write(path) as stream:
-        picture.save(stream, "PNG", optimize=True)
+        picture.save(stream, "PNG", optimize=True, pnginfo=facts)
 
 
 def preview_image(

@@ -15,6 +15,7 @@ import numpy as np
 from SegMateCore.errors import SegMateError
 from SegMateCore.nrrd_io import affine_of, read_raw, texts_of, write_nrrd
 from SegMateCore.organs import LARGEST_LABEL, Organ, OrganSet
+from SegMateCore.segment_tags import file_document
 from SegMateCore.segmentation import DOCUMENT_KEY, Segmentation, as_labels, parse_document, values_in
 from SegMateCore.terminology import terminology_entry
 
@@ -55,7 +56,7 @@ def read_seg_nrrd(path: str | PathLike, organs: OrganSet | None = None) -> Segme
             f"the segmentation has {raw.ndim} axes (several layers, segments that overlap), expected one 3D"
             " label map; let Slicer export it as a label map and give that"
         )
-    found, provenance = parse_document(texts_of(header, DOCUMENT_KEY))
+    found, provenance = parse_document(document_texts(header))
     organs = organs or found
     labels = as_labels(raw)
     values = _label_values(header, organs)
@@ -69,6 +70,17 @@ def read_seg_nrrd(path: str | PathLike, organs: OrganSet | None = None) -> Segme
         for plane in labels:
             plane[...] = table[plane]
     return Segmentation(labels, affine_of(header), organs, provenance)
+
+
+def document_texts(header: Mapping) -> list[str]:
+    """What may be our document: that of the file, else that which 3D Slicer's panel gave its segments."""
+    if DOCUMENT_KEY in header:
+        return texts_of(header, DOCUMENT_KEY)
+    tags = []
+    while f"Segment{len(tags)}_ID" in header:
+        tags.append(str(header.get(f"Segment{len(tags)}_Tags", "")))
+    document = file_document(tags)
+    return [] if document is None else [document]
 
 
 def _reference_geometry(segmentation: Segmentation, extent: str) -> str:

@@ -1,8 +1,9 @@
 """Labels on a CT's own grid, with the organs they stand for and where they come from.
 
 Takes labels, affine, OrganSet and provenance; writes multi-label NIfTI, one NIfTI file per organ, .seg.nrrd
-for 3D Slicer or a plain NRRD label map, and reads each of these files back. The organ table and the
-provenance travel inside every file: as a comment extension in NIfTI, as a key/value pair in NRRD.
+for 3D Slicer or a plain NRRD label map, and reads each of these files back, and DICOM SEG, which needs the
+CT's headers to be written (dicom_results.py). The organ table and the provenance travel inside every file:
+as a comment extension in NIfTI, as a key/value pair in NRRD, as a private attribute in DICOM.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from SegMateCore.atomic import atomic_folder
+from SegMateCore.content_hash import volume_sha256
 from SegMateCore.errors import SegMateError
-from SegMateCore.organs import LARGEST_LABEL, NINE, OrganSet
+from SegMateCore.organs import LARGEST_LABEL, NINE, Organ, OrganSet
 from SegMateCore.volume import Volume
 
 FILE_SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd")
+# DICOM SEG can be read as it is, but needs the CT's headers to be written: dicom_results.py.
+DICOM_SUFFIX = ".dcm"
 # The key of the JSON document {"organs": [...], "provenance": {...}} inside the files.
 DOCUMENT_KEY = "segmate"
 
@@ -56,7 +60,7 @@ class Segmentation:
     def read(
         cls, path: str | PathLike, organs: OrganSet | None = None, affine_source: str | None = None
     ) -> Segmentation:
-        """Read multi-label .nii, .nii.gz, .nrrd or .seg.nrrd.
+        """Read multi-label .nii, .nii.gz, .nrrd or .seg.nrrd, or a BINARY DICOM SEG, .dcm.
 
         organs: None takes the table inside the file, and the usual nine when it has none. affine_source:
         "sform" or "qform" decides where a NIfTI header gives two geometries.
@@ -99,8 +103,8 @@ class Segmentation:
         with atomic_folder(folder) as temporary:
             for organ in self.organs:
                 mask = self.as_volume().with_voxels((self.labels == organ.label).view(np.uint8))
-                alone = OrganSet((replace(organ, label=1, partner=None),))
-                write_nifti(mask, temporary / f"{organ.key}.nii.gz", self._document(alone))
+                document = self.document(organ, content_sha256=volume_sha256(mask))
+                write_nifti(mask, temporary / f"{organ.key}.nii.gz", document)
 
     def mask(self, name: str) -> np.ndarray:
         """Where the named organ is, bool (K, J, I)."""
@@ -110,12 +114,14 @@ class Segmentation:
         """The labels as a Volume."""
         return Volume(self.labels, self.affine, self.nifti_geometry)
 
-    def document(self) -> str:
-        """The JSON text of organs and provenance that goes into files."""
-        return self._document(self.organs)
+    def document(self, alone: Organ | None = None, **facts: object) -> str:
+        """The JSON text of organs and provenance that goes into files.
 
-    def _document(self, organs: OrganSet) -> str:
-        return json.dumps({"organs": organs.to_list(), "provenance": self.provenance}, sort_keys=True)
+        alone: the one organ that a file shows, as 1. facts: what more its provenance says.
+        """
+        organs = self.organs if alone is None else OrganSet((replace(alone, label=1, partner=None),))
+        provenance = {**self.provenance, **facts}
+        return json.dumps({"organs": organs.to_list(), "provenance": provenance}, sort_keys=True)
 
 
 def values_in(labels: np.ndarray) -> list[int]:
@@ -141,7 +147,12 @@ def _read(path: Path, organs: OrganSet | None, affine_source: str | None) -> Seg
         from SegMateCore.seg_nrrd import read_seg_nrrd
 
         return read_seg_nrrd(path, organs)
-    raise SegMateError(f"unknown kind of file, expected a name that ends with {', '.join(FILE_SUFFIXES)}")
+    if name.endswith(DICOM_SUFFIX):
+        from SegMateCore.dicom_seg_reading import read_dicom_seg
+
+        return read_dicom_seg(path, organs)
+    known = ", ".join((*FILE_SUFFIXES, DICOM_SUFFIX))
+    raise SegMateError(f"unknown kind of file, expected a name that ends with {known}")
 
 
 def parse_document(texts: list[str]) -> tuple[OrganSet, dict]:

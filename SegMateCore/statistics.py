@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 
@@ -19,6 +19,7 @@ from SegMateCore.atomic import atomic_write
 from SegMateCore.cancelling import IsCancelled, until_cancelled
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import LARGEST_LABEL, OrganSet
+from SegMateCore.provenance import provenance_text, sealed
 from SegMateCore.segmentation import Segmentation
 from SegMateCore.volume import Volume
 
@@ -115,34 +116,49 @@ def format_table(rows: Sequence[OrganStatistics]) -> str:
     return "\n".join([lines[0], "-" * max(len(line) for line in lines), *lines[1:]])
 
 
-def write_csv(rows: Sequence[OrganStatistics], path: str | PathLike) -> None:
-    """One line per organ, atomically; an absent organ's HU are empty."""
+def write_csv(
+    rows: Sequence[OrganStatistics], path: str | PathLike, provenance: Mapping | None = None
+) -> None:
+    """One line per organ, atomically; an absent organ's HU are empty. provenance: that of the labels."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
-    writer.writerows(csv_values(row) for row in rows)
+    writer.writerows(csv_lines(rows, provenance or {}))
     with atomic_write(path) as stream:
         stream.write(text.getvalue().encode())
 
 
 CSV_COLUMNS = (
     "organ", "label", "voxels", "volume_ml", "mean_hu", "sd_hu",
-    "extent_rl_mm", "extent_ap_mm", "extent_is_mm", "truncated", "borders",
+    "extent_rl_mm", "extent_ap_mm", "extent_is_mm", "truncated", "borders", "provenance",
 )  # fmt: skip
 
 
-def csv_values(row: OrganStatistics) -> list:
-    """The values of one line under CSV_COLUMNS."""
+def csv_lines(
+    rows: Sequence[OrganStatistics], provenance: Mapping, before: Sequence[str] = ()
+) -> list[list[str]]:
+    """The cells of `before` and those under CSV_COLUMNS; provenance as JSON in the first line only."""
+    lines = [[*before, *_csv_cells(row)] for row in rows]
+    texts = [provenance_text(sealed(provenance, lines)), *[""] * len(lines)]
+    return [[*line, text] for line, text in zip(lines, texts)]
+
+
+def _csv_cells(row: OrganStatistics) -> list[str]:
     entry = row.to_dict()
     extent_mm, borders = entry.pop("extent_mm"), entry.pop("borders")
     truncated = "yes" if entry.pop("truncated") else "no"
-    return [*entry.values(), *extent_mm, truncated, " ".join(borders)]
+    cells = [*entry.values(), *extent_mm, truncated, " ".join(borders)]
+    return ["" if cell is None else str(cell) for cell in cells]
 
 
-def write_json(rows: Sequence[OrganStatistics], path: str | PathLike) -> None:
-    """A list of one object per organ, atomically."""
+def write_json(
+    rows: Sequence[OrganStatistics], path: str | PathLike, provenance: Mapping | None = None
+) -> None:
+    """{"organs": one object per organ, "provenance": that of the labels, with its warnings}, atomically."""
+    organs = [row.to_dict() for row in rows]
+    document = {"organs": organs, "provenance": sealed(provenance or {}, organs)}
     with atomic_write(path) as stream:
-        stream.write((json.dumps([row.to_dict() for row in rows], indent=2) + "\n").encode())
+        stream.write((json.dumps(document, indent=2) + "\n").encode())
 
 
 class _Tally:

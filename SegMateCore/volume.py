@@ -45,12 +45,14 @@ class Volume:
     voxels: (K, J, I) real numbers (HU for a CT), kept as given without a copy and made read-only here.
     affine: (4, 4) float64 from (i, j, k, 1) to RAS mm. nifti_geometry: the geometry fields of the NIfTI
     header that the volume came from, so that a result can repeat them bit for bit; None otherwise.
+    warnings: what was repaired when it was read, for the provenance of results.
     Raises SegMateError unless 3D, not empty, real and finite, with axes of plausible spacing and direction.
     """
 
     voxels: np.ndarray
     affine: np.ndarray
     nifti_geometry: Mapping[str, np.ndarray] | None = field(default=None, repr=False)
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self):
         voxels, affine = np.asarray(self.voxels), _read_only(np.array(self.affine, np.float64))
@@ -60,11 +62,16 @@ class Volume:
         object.__setattr__(self, "affine", affine)
 
     @classmethod
-    def read(cls, path: str | PathLike, affine_source: str | None = None) -> Volume:
-        """Read NIfTI, NRRD or a DICOM folder; affine_source: "sform" or "qform" to decide between the two."""
+    def read(
+        cls, path: str | PathLike, affine_source: str | None = None, series: str | None = None
+    ) -> Volume:
+        """Read NIfTI, NRRD or DICOM (folder, ZIP or file).
+
+        affine_source: "sform" or "qform" to decide between the two. series: UID or number of a DICOM series.
+        """
         from SegMateCore.volume_io import read_volume
 
-        return read_volume(path, affine_source)
+        return read_volume(path, affine_source, series)
 
     def write(self, path: str | PathLike) -> None:
         """Write NIfTI or NRRD, by the suffix of path."""
@@ -146,7 +153,7 @@ class Volume:
             if flips[world]:
                 affine[:3, 3] += (voxels.shape[2 - world] - 1) * affine[:3, world]
                 affine[:3, world] *= -1
-        return _derived(voxels, affine + 0.0)
+        return _derived(voxels, affine + 0.0, self.warnings)
 
     def canonical_view(self, array: np.ndarray) -> np.ndarray:
         """An array (K, J, I) on this grid as a view in the order of self.canonical(), for writing too."""
@@ -168,7 +175,7 @@ class Volume:
         """Other voxels (K, J, I) on this grid. Raises SegMateError when the shape differs."""
         if np.shape(voxels) != self.shape:
             raise SegMateError(f"voxels of shape {np.shape(voxels)} do not fit the grid {self.shape}")
-        return Volume(voxels, self.affine, self.nifti_geometry)
+        return Volume(voxels, self.affine, self.nifti_geometry, self.warnings)
 
     def same_grid(self, other: Volume) -> bool:
         """Whether both have the same shape and every corner at the same place, to a hundredth of a voxel."""
@@ -183,12 +190,13 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _derived(voxels: np.ndarray, affine: np.ndarray) -> Volume:
+def _derived(voxels: np.ndarray, affine: np.ndarray, warnings: tuple[str, ...]) -> Volume:
     """A Volume from checked parts: a second pass over the voxels for NaN would only cost time."""
     volume = object.__new__(Volume)
     object.__setattr__(volume, "voxels", _read_only(voxels.view()))
     object.__setattr__(volume, "affine", _read_only(affine))
     object.__setattr__(volume, "nifti_geometry", None)
+    object.__setattr__(volume, "warnings", warnings)
     return volume
 
 

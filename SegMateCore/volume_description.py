@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from SegMateCore.dicom_seg_reading import is_dicom_seg
 from SegMateCore.errors import SegMateError
 from SegMateCore.plausibility import check_looks_like_ct, value_range
 from SegMateCore.provenance import read_provenance
@@ -17,12 +18,16 @@ from SegMateCore.segmentation import Segmentation
 from SegMateCore.volume import Volume
 
 
-def describe_volume(path: Path, affine_source: str | None = None) -> dict[str, object]:
+def describe_volume(
+    path: Path, affine_source: str | None = None, series: str | None = None
+) -> dict[str, object]:
     """Facts by name, in the order to be shown; a segmentation gets its organs (ml) and its provenance too.
 
-    Raises SegMateError for a file that cannot be read.
+    series: UID or number of a DICOM series, where there are several. Raises SegMateError for a file that
+    cannot be read.
     """
-    volume = Volume.read(path, affine_source)
+    labels = Segmentation.read(path) if path.is_file() and is_dicom_seg(path) else None
+    volume = Volume.read(path, affine_source, series) if labels is None else labels.as_volume()
     low, high = value_range(volume)
     spacing_mm = volume.spacing_mm
     facts: dict[str, object] = {
@@ -37,18 +42,19 @@ def describe_volume(path: Path, affine_source: str | None = None) -> dict[str, o
     }
     if volume.is_sheared:
         facts["sheared"] = f"{shear_degrees(volume):.1f} degrees: predict rectifies it"
+    if volume.warnings:
+        facts["repaired"] = list(volume.warnings)
     provenance: dict = {}
     if path.is_file() and path.suffix.lower() in (".nii", ".gz", ".nrrd"):
         _, provenance = read_provenance(path)
-    if provenance:
-        facts.update(_segmentation(path))
+    if labels is not None or provenance:
+        facts.update(_segmentation(labels or Segmentation.read(path)))
     else:
         facts["as a CT"] = _verdict(volume)
     return facts
 
 
-def _segmentation(path: Path) -> dict[str, object]:
-    segmentation = Segmentation.read(path)
+def _segmentation(segmentation: Segmentation) -> dict[str, object]:
     counts = sum(np.bincount(plane.ravel(), minlength=256) for plane in segmentation.labels)
     voxel_ml = segmentation.as_volume().voxel_ml
     organs = {organ.name: f"{counts[organ.label] * voxel_ml:.1f} ml" for organ in segmentation.organs}

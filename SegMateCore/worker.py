@@ -8,6 +8,7 @@ folder with it, as soon as stdin ends: the other program has died. Needs numpy, 
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import queue
@@ -220,7 +221,7 @@ class Worker:
         return {
             "labels": fields["labels"],
             "organs": segmentation.organs.to_list(),
-            "provenance": segmentation.provenance,
+            "provenance": {**segmentation.provenance, "command": _command(fields)},
             "warnings": segmentation.provenance["warnings"],
             "statistics": [row.to_dict() for row in rows],
             "seconds": progress.seconds(),
@@ -254,6 +255,12 @@ def _write(path: Path, labels: np.ndarray) -> None:
         raise SegMateError(
             f"cannot write {path}: {error.strerror or error}; free some space on that disk"
         ) from error
+
+
+def _command(fields: dict) -> str:
+    """The request as results record it: without names of files, and without what they say elsewhere."""
+    asked = {name: fields[name] for name in ("organs", "options")}
+    return f"worker run {json.dumps(asked, sort_keys=True)}"
 
 
 def _explained(error: Exception) -> tuple[str, str]:

@@ -23,9 +23,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Exit code 0, or 1 when some of many cases failed. Raises SegMateError for bad input."""
     from SegMateCore.input_cases import find_cases, is_one_case
 
+    is_one = arguments.series is not None or is_one_case(arguments.input)
     named = (arguments.output, arguments.preview, arguments.probabilities)
-    cases = find_cases(arguments.input, leave_out=[path for path in named if path is not None])
-    if is_one_case(arguments.input) or (len(cases) == 1 and _is_file_name(arguments.output)):
+    cases = find_cases(arguments.input, is_one, [path for path in named if path is not None])
+    if is_one or (len(cases) == 1 and _is_file_name(arguments.output)):
         refuse_many_options(arguments)
         return _one_case(arguments, cases[0])
     return _folder(arguments, cases)
@@ -33,24 +34,29 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _one_case(arguments: argparse.Namespace, case) -> int:
     from SegMateCore.batch import Outputs, segment_case
-    from SegMateCore.segmentation import FILE_SUFFIXES
+    from SegMateCore.dicom_formats import check_replaceable, dicom_format, require_series
+    from SegMateCore.segmentation import DICOM_SUFFIX, FILE_SUFFIXES
     from SegMateCore.statistics import format_table
 
     form = _form(arguments)
     per_organ = form == "per-organ"
     if not per_organ and not _is_file_name(arguments.output):
         raise SegMateError(
-            f"{arguments.output} has none of the suffixes {', '.join(FILE_SUFFIXES)}; add --per-organ to"
-            " write one file per organ into a folder of that name"
+            f"{arguments.output} has none of the suffixes {', '.join((*FILE_SUFFIXES, DICOM_SUFFIX))}; add"
+            " --per-organ to write one file per organ into a folder of that name"
         )
     if per_organ and _is_file_name(arguments.output):
         raise SegMateError(f"--per-organ writes into a folder, {arguments.output} is the name of a file")
-    if form is not None and not per_organ and not arguments.output.name.lower().endswith(f".{form}"):
+    dicom = dicom_format(arguments.output, form)
+    if form is not None and not (per_organ or dicom or arguments.output.name.lower().endswith(f".{form}")):
         raise SegMateError(f"--format {form} does not go with the name {arguments.output}: leave one out")
+    if dicom is not None:
+        require_series(case.source, dicom)
+        check_replaceable(arguments.output)
     _check_suffix("--preview", arguments.preview, (".png",))
     _check_suffix("--statistics", arguments.statistics, (".csv", ".json"))
     _check_targets(arguments, [case])
-    outputs = Outputs(arguments.output, per_organ, arguments.preview, arguments.probabilities)
+    outputs = Outputs(arguments.output, per_organ, arguments.preview, arguments.probabilities, dicom)
     with interruptible() as asked:
         predictor, choices = opened(arguments)
         with ProgressLine(arguments.quiet) as progress:
@@ -59,7 +65,7 @@ def _one_case(arguments: argparse.Namespace, case) -> int:
     for warning in result.warnings:
         note(f"segmate: warning: {warning}")
     if arguments.statistics is not None:
-        _write_statistics(result.statistics, arguments.statistics)
+        _write_statistics(result, arguments.statistics)
     if not arguments.quiet:
         say(format_table(result.statistics))
         note(f"wrote {arguments.output} in {duration(result.seconds)}")
@@ -69,6 +75,7 @@ def _one_case(arguments: argparse.Namespace, case) -> int:
 def _folder(arguments: argparse.Namespace, cases: list) -> int:
     from SegMateCore.batch import Outputs
     from SegMateCore.commands.predict_many import segment_many
+    from SegMateCore.dicom_formats import DICOM_FORMATS, require_libraries
 
     if _is_file_name(arguments.output) or arguments.output.is_file():
         raise SegMateError(
@@ -84,6 +91,8 @@ def _folder(arguments: argparse.Namespace, cases: list) -> int:
             f" {arguments.input}, a CT is never replaced"
         )
     form = _form(arguments) or "nii.gz"
+    if form in DICOM_FORMATS:
+        require_libraries(form)
     work = [
         (case, Outputs.in_folder(arguments.output, case, form, arguments.preview, arguments.probabilities))
         for case in cases
@@ -99,16 +108,17 @@ def _form(arguments: argparse.Namespace) -> str | None:
     return "per-organ" if arguments.per_organ else arguments.format
 
 
-def _write_statistics(rows, path: Path) -> None:
+def _write_statistics(result, path: Path) -> None:
     from SegMateCore.statistics import write_csv, write_json
 
-    (write_json if path.suffix.lower() == ".json" else write_csv)(rows, path)
+    write = write_json if path.suffix.lower() == ".json" else write_csv
+    write(result.statistics, path, result.provenance)
 
 
 def _is_file_name(path: Path) -> bool:
-    from SegMateCore.segmentation import FILE_SUFFIXES
+    from SegMateCore.segmentation import DICOM_SUFFIX, FILE_SUFFIXES
 
-    return path.name.lower().endswith(FILE_SUFFIXES) and not path.is_dir()
+    return path.name.lower().endswith((*FILE_SUFFIXES, DICOM_SUFFIX)) and not path.is_dir()
 
 
 def _check_suffix(option: str, path: Path | None, suffixes: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from SegMateCore.commands.many_arguments import add_many_options
+from SegMateCore.dicom_formats import DICOM_FORMATS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,8 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "input",
         metavar="INPUT",
         type=Path,
-        help="a CT in Hounsfield units: NIfTI or NRRD file, folder of one DICOM series; or many: a folder"
-        " tree of them (such files, folders with a ct.nii.gz or a DICOM series), or a list of them, LIST.csv",
+        help="a CT in Hounsfield units: NIfTI or NRRD file, DICOM folder, .zip or file; or many: a folder"
+        " tree of them (such files, folders with a ct.nii.gz or a DICOM series), or a list, LIST.csv",
     )
     parser.add_argument(
         "-o",
@@ -23,8 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OUTPUT",
         type=Path,
         required=True,
-        help="one CT: FILE.nii.gz or .nii (labels), FILE.seg.nrrd (for 3D Slicer), or a folder with"
-        " --per-organ; many CTs: a folder. Missing folders are made, an existing file is replaced",
+        help="one CT: FILE.nii.gz or .nii (labels), FILE.seg.nrrd (for 3D Slicer), FILE.dcm (DICOM SEG,"
+        " or RTSTRUCT with --format; of a DICOM series), or a folder with --per-organ; many CTs: a folder."
+        " Missing folders are made, an existing file is replaced",
     )
     _add_network_options(parser)
     _add_input_options(parser)
@@ -106,10 +108,21 @@ def _add_input_options(parser: argparse.ArgumentParser) -> None:
         choices=("sform", "qform"),
         help="which geometry of a NIfTI file to trust where its two differ (default: refuse such a file)",
     )
+    add_series_option(group)
     group.add_argument(
         "--force",
         action="store_true",
         help="segment volumes that do not look like a CT in HU (default: refuse)",
+    )
+
+
+def add_series_option(parser: argparse._ActionsContainer) -> None:
+    """--series, of every command that reads one CT."""
+    parser.add_argument(
+        "--series",
+        metavar="UID|NUMBER",
+        help="which series of a DICOM folder or .zip, all of whose sub-folders are then searched; segmate"
+        " info lists them (default: the only one)",
     )
 
 
@@ -157,8 +170,9 @@ def _add_result_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--format",
-        choices=("nii.gz", "seg.nrrd", "per-organ"),
-        help="for a folder of cases, what to write for each (default: nii.gz)",
+        choices=("nii.gz", "seg.nrrd", "per-organ", *DICOM_FORMATS),
+        help="for a folder of cases, what to write for each (default: nii.gz); of a .dcm, which DICOM object"
+        " (default: dicom-seg)",
     )
     group.add_argument(
         "--overwrite",

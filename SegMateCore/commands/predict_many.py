@@ -44,7 +44,7 @@ def segment_many(arguments: argparse.Namespace, work: Work) -> int:
         try:
             for result in results:
                 if table is not None and result.status not in (SKIPPED, FAILED):
-                    table.replace(result.case.name, result.statistics)
+                    table.replace(result.case.name, result.statistics, result.provenance)
                     table.write_when_due()
                 log.add(result)
                 tally.add(result, progress)

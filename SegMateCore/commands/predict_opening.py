@@ -35,6 +35,7 @@ def opening(arguments: argparse.Namespace):
 def choices_for(arguments: argparse.Namespace, checkpoint):
     """The Choices of the command line. Raises SegMateError for an organ that the checkpoint does not know."""
     from SegMateCore.batch import Choices
+    from SegMateCore.commands.recorded_command import recorded_command
     from SegMateCore.predictor import PredictOptions
 
     organs = None
@@ -44,7 +45,7 @@ def choices_for(arguments: argparse.Namespace, checkpoint):
         arguments.flip_average, arguments.clean_up, arguments.chunk, arguments.force, arguments.overlap,
         arguments.mirror, arguments.patches_at_once,
     )  # fmt: skip
-    choices = Choices(organs, options, arguments.affine)
+    choices = Choices(organs, options, arguments.affine, arguments.series, recorded_command(arguments))
     choices.organ_set(checkpoint)  # an unknown organ is told before any work
     return choices
 

@@ -30,8 +30,9 @@ from SegMateCore.data.store_index import (
 )
 from SegMateCore.data.store_writer import finished_row, write_case
 from SegMateCore.errors import SegMateError
+from SegMateCore.implausible import implausibilities
 from SegMateCore.organs import OrganSet
-from SegMateCore.plausibility import check_looks_like_ct, implausible_sides
+from SegMateCore.plausibility import check_looks_like_ct
 from SegMateCore.rectify import labels_onto, rectified
 from SegMateCore.resampling import WorkingGrid, resample_hu, resample_labels, working_grid
 from SegMateCore.volume import Volume
@@ -145,7 +146,7 @@ def _facts(task: CaseTask, ct: Volume, labels: np.ndarray, work: _Working) -> di
     counts = np.stack([np.bincount(plane.ravel(), minlength=len(organs) + 1) for plane in work.labels])[:, 1:]
     voxels = {organs[c].key: int(counts[:, c].sum()) for c in annotated}
     label_of_channel = np.array([0, *organs.labels], np.uint8)
-    sides = implausible_sides(label_of_channel[work.labels], work.grid.affine, organs)
+    sides = implausibilities(label_of_channel[work.labels], work.grid.affine, organs, whole=False)
     return {
         "shape": list(work.grid.shape),
         "affine": work.grid.affine.tolist(),

@@ -1,9 +1,9 @@
 """Labels on disk in the shapes that results and references have: which files are which case, and reading.
 
-Takes a folder, gives its cases by name: CASE.nii.gz (also .nii, .seg.nrrd, .nrrd); CASE/ with one label map
-(segmentation, labels, GT or CASE, any of these suffixes); CASE/ (or CASE/segmentations/) with a mask per
-organ as `segmate predict --per-organ` and TotalSegmentator write them. Everything is read into canonical
-order, so that two files of one grid compare however they are stored.
+Takes a folder, gives its cases by name: CASE.nii.gz (also .nii, .seg.nrrd, .nrrd, .dcm: DICOM SEG); CASE/
+with one label map (segmentation, labels, GT or CASE, any of these suffixes); CASE/ (or CASE/segmentations/)
+with a mask per organ as `segmate predict --per-organ` and TotalSegmentator write them. Everything is read
+into canonical order, so that two files of one grid compare however they are stored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from SegMateCore.data.datasets.source import visible
 from SegMateCore.data.datasets.totalsegmentator import structures
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import OrganSet
-from SegMateCore.segmentation import FILE_SUFFIXES, Segmentation
+from SegMateCore.segmentation import DICOM_SUFFIX, FILE_SUFFIXES, Segmentation
 from SegMateCore.volume import Volume
 
 # Longest first, so that "a.seg.nrrd" is the case "a".
@@ -54,10 +54,11 @@ class LabelFiles:
         """Labels in canonical order.
 
         numbers: what the values of a label map mean, (organ name, values) pairs; None takes the table inside
-        the file, and the nine's own where it has none. Raises SegMateError for values that are no labels or
-        stand for no organ, NaN, masks that overlap or lie on different grids.
+        the file, and the nine's own where it has none; a DICOM SEG always says itself what it holds. Raises
+        SegMateError for values that are no labels or stand for no organ, NaN, masks that overlap or lie on
+        different grids.
         """
-        if not self.masks and numbers is None:
+        if not self.masks and (numbers is None or self.path.name.lower().endswith(DICOM_SUFFIX)):
             return canonical(Segmentation.read(self.path, None, reading.affine_source))
         organs = organs_named([*(name for name, _ in self.masks or numbers), *self.unwritten])
         grid = Volume.read(self.files()[0], reading.affine_source).canonical()
@@ -167,6 +168,11 @@ def _is_labels(path: Path) -> bool:
 
 def _stem(path: Path) -> str | None:
     """The name without the suffix of a label file, None for other files."""
+    if path.name.lower().endswith(DICOM_SUFFIX):
+        # Most files of that name are slices of a CT.
+        from SegMateCore.dicom_seg_reading import is_dicom_seg
+
+        return path.stem if path.is_file() and is_dicom_seg(path) else None
     for suffix in _SUFFIXES:
         if path.name.lower().endswith(suffix) and path.is_file():
             return path.name[: -len(suffix)]

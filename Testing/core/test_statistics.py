@@ -97,8 +97,8 @@ def test_table_csv_and_json(tmp_path):
     assert table[4]["extent_ap_mm"] == "2.25"
     write_json(rows, tmp_path / "a.json")
     document = json.loads((tmp_path / "a.json").read_text())
-    assert document == [row.to_dict() for row in rows]
-    assert document[3]["mean_hu"] is None and document[7]["truncated"] is True
+    assert document == {"organs": [row.to_dict() for row in rows], "provenance": {}}
+    assert document["organs"][3]["mean_hu"] is None and document["organs"][7]["truncated"] is True
 
 
 def test_public_reference_is_truncated_where_its_notes_say(shared):

@@ -68,7 +68,9 @@ class TestAnswers:
                 np.testing.assert_array_equal(labels, expected.labels)
                 rows = [row.to_dict() for row in organ_statistics(expected, volume)]
                 assert result["statistics"] == rows and result["organs"] == expected.organs.to_list()
-                assert result["provenance"] == {**expected.provenance, "date": result["provenance"]["date"]}
+                known = {name: result["provenance"][name] for name in ("date", "command")}
+                assert result["provenance"] == {**expected.provenance, **known}
+                assert "worker run" in known["command"] and str(tmp_path) not in known["command"]
                 assert {"read", "prepare", "segment", "measure", "write"} <= set(result["seconds"])
 
     def test_organs_and_region(self, tmp_path, bands_onnx, small):

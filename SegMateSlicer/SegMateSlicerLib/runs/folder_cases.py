@@ -29,7 +29,7 @@ from SegMateSlicerLib.scene.writing_results import ATTRIBUTE, remove_with_displa
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 SEGMENTATION_SUFFIX = ".seg.nrrd"
 TABLE_NAME = "segmate_volumes.csv"
-_HEADER_BYTES = 1 << 18
+_HEADER_BYTES = 1 << 22
 
 
 @dataclass
@@ -115,7 +115,8 @@ class FileCase:
             storage.SetFileName(str(temporary))
             if not storage.WriteData(node):
                 raise SegMateError(_("Slicer could not write {path}").format(path=self.target))
-        self.output.table.replace(self.name, [_statistics(row) for row in run.statistics])
+        rows = [_statistics(row) for row in run.statistics]
+        self.output.table.replace(self.name, rows, run.provenance)
         self.output.table.write()
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
 """The answer of the worker goes into the scene: segments, provenance, table; all of it or nothing.
 
 Takes a SegmentRequest, the label image and the answer to the worker's run request. Provenance is kept as
-attributes "SegMate.<fact>" of the segmentation node.
+attributes "SegMate.<fact>" of the segmentation node, which the scene saves, and as a tag of each segment,
+which the .seg.nrrd file saves and `segmate verify` reads.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 from slicer.i18n import tr as _
 
 from SegMateCore.organs import OrganSet
+from SegMateCore.segment_tags import SEGMENT_TAG, segment_documents
 from SegMateSlicerLib.scene.result_table import write_table
 from SegMateSlicerLib.scene.segmentation_node import create_segmentation, place_segments
 
@@ -33,7 +35,7 @@ def place_results(request, labels, organs: OrganSet, answer: dict) -> tuple:
             node = create_segmentation(request.volume)
             made.append(node)
         ids = place_segments(node, request.volume, labels, organs)
-        _write_provenance(node, ids, answer["provenance"])
+        _write_provenance(node, ids, organs, answer["provenance"])
         table = _table_of(node, made) if request.options.table else None
         if table is not None:
             write_table(table, answer["statistics"], _names_of(node.GetSegmentation()))
@@ -81,14 +83,15 @@ def _as_text(value) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _write_provenance(node, segment_ids: list[str], provenance: dict) -> None:
+def _write_provenance(node, segment_ids: list[str], organs: OrganSet, provenance: dict) -> None:
     for fact, value in provenance.items():
         node.SetAttribute(f"{ATTRIBUTE}{fact}", _as_text(value))
     # Segments of one node may come from several runs; their tags travel in the .seg.nrrd file.
-    for segment_id in segment_ids:
+    for segment_id, document in zip(segment_ids, segment_documents(organs, provenance)):
         segment = node.GetSegmentation().GetSegment(segment_id)
         for fact in _SEGMENT_FACTS:
             segment.SetTag(f"{ATTRIBUTE}{fact}", tag_value(provenance[fact]))
+        segment.SetTag(SEGMENT_TAG, document)
 
 
 def _names_of(segmentation) -> set[str]:
