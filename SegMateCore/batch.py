@@ -102,27 +102,19 @@ class Outputs:
 class Choices:
     """How cases are segmented.
 
-    organs: names or keys, None for all. affine_source: None, "sform" or "qform". series: UID or number of
-    the series of DICOM input, None where it has one. command: what the results say that they were made by,
-    without names of files.
+    organs: names or keys, None for all. affine_source: None, "sform" or "qform". command: what the results
+    say that they were made by, without names of files.
     """
 
     organs: tuple[str, ...] | None = None
     options: PredictOptions = field(default_factory=PredictOptions)
     affine_source: str | None = None
-    series: str | None = None
     command: str | None = None
 
     def organ_set(self, source: Predictor | Checkpoint) -> OrganSet:
         """The organs that results hold. Raises SegMateError for an unknown name."""
         organs = (source.checkpoint if isinstance(source, Predictor) else source).organs
         return organs if self.organs is None else organs.only(organs.subset(self.organs))
-
-    def of(self, case: Case) -> Choices:
-        """Those for one case: what it says itself of series and geometry goes before what holds for all."""
-        return replace(
-            self, series=case.series or self.series, affine_source=case.affine_source or self.affine_source
-        )
 
 
 @dataclass(frozen=True)
@@ -160,13 +152,13 @@ def segment_case(
     been written.
     """
     started = time.monotonic()
-    choices = choices.of(case)
+    affine_source = case.affine_source or choices.affine_source
     aside = progress if progress is not None and turn is None else lambda stage, done, total: None
     aside("read", 0, 1)
     if outputs.dicom is not None:
         require_series(case.source, outputs.dicom)
-    source = source_facts(case.source, choices.affine_source)
-    volume = Volume.read(case.source, choices.affine_source, choices.series)
+    source = source_facts(case.source, affine_source)
+    volume = Volume.read(case.source, affine_source, case.series)
     if outputs.probabilities is not None and volume.is_sheared:
         raise SegMateError("probabilities of a sheared volume are not supported: leave them out")
     asked = time.monotonic()
@@ -195,7 +187,7 @@ def segment_case(
         from SegMateCore.dicom_results import write_for_series
 
         warnings += write_for_series(
-            segmentation, case.source, outputs.segmentation, outputs.dicom, choices.series
+            segmentation, case.source, outputs.segmentation, outputs.dicom, case.series
         )
     elif outputs.per_organ:
         segmentation.write_per_organ(outputs.segmentation)

@@ -1,14 +1,11 @@
 """Which CTs a path stands for: one file, one DICOM series, a folder tree of cases, or a list of them.
 
 Takes the user's path, gives Cases (a name and where to read it). Nothing is read but names and, to tell DICOM
-files of any name, the first bytes of some files; of a ZIP its table of entries.
+files of any name, the first bytes of some files.
 """
 
 from __future__ import annotations
 
-import os
-import zipfile
-import zlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +17,6 @@ from SegMateCore.volume_io import (
     NRRD_SUFFIXES,
     ZIP_SUFFIX,
     has_dicom_magic,
-    starts_like_dicom,
 )
 
 VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES)
@@ -43,14 +39,13 @@ class Case:
     affine_source: str | None = None
 
 
-def find_cases(path: Path, is_one: bool = False, leave_out: Collection[Path] = ()) -> list[Case]:
+def find_cases(path: Path, leave_out: Collection[Path] = ()) -> list[Case]:
     """The cases at `path`, sorted by name; exactly one for a file and for a folder with DICOM files in it.
 
-    A list of cases is a .csv (case_manifest.py). A folder of cases holds, at any depth, volumes, ZIPs with a
-    DICOM series, and folders with a ct.nii.gz or DICOM files, which are not looked into further. is_one: take
-    the path for one case, whatever its sub-folders hold. leave_out: files, and folders that are no cases
-    themselves, such as one with the results inside the folder. Raises SegMateError when there is none, and
-    when two would have one name.
+    A list of cases is a .csv (case_manifest.py). A folder of cases holds, at any depth, volumes, ZIPs of
+    DICOM, and folders with a ct.nii.gz or DICOM files, which are not looked into further. leave_out: files,
+    and folders that are no cases themselves, such as one with the results inside the folder. Raises
+    SegMateError when there is none, and when two would have one name.
     """
     if not path.exists():
         raise SegMateError(
@@ -61,7 +56,7 @@ def find_cases(path: Path, is_one: bool = False, leave_out: Collection[Path] = (
         from SegMateCore.case_manifest import read_manifest
 
         return read_manifest(path)
-    if is_one or is_one_case(path):
+    if is_one_case(path):
         return [Case(case_name(path), path)]
     found = list(_cases_in(path, "", {place.resolve() for place in leave_out}, (path.resolve(),)))
     if not found:
@@ -90,8 +85,8 @@ def is_list(path: Path) -> bool:
 
 
 def is_one_case(path: Path) -> bool:
-    """Whether `path` is a CT's file, or a folder with DICOM files or a DICOMDIR directly in it."""
-    return not is_list(path) and (path.is_file() or _has_dicom_in(path, sorted(os.listdir(path))))
+    """Whether `path` is a CT's file, or a folder with DICOM files directly in it."""
+    return not is_list(path) and (path.is_file() or holds_dicom(path))
 
 
 def case_name(path: Path) -> str:
@@ -101,6 +96,16 @@ def case_name(path: Path) -> str:
         if name.lower().endswith(suffix) and not path.is_dir():
             return name[: -len(suffix)]
     return name
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Whether a folder has a DICOM file directly in it, told by its suffix or its first bytes."""
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith(".") or not entry.is_file():
+            continue
+        if entry.suffix.lower() in DICOM_SUFFIXES or _is_nameless_dicom(entry):
+            return True
+    return False
 
 
 def _cases_in(
@@ -118,17 +123,11 @@ def _cases_in(
             yield from _cases_in(entry, f"{prefix}{entry.name}/", leave_out, (*above, place))
 
 
-def _has_dicom_in(folder: Path, names: list[str]) -> bool:
-    paths = [folder / name for name in names if not name.startswith(".")]
-    return any(
-        path.is_file() and (path.suffix.lower() in DICOM_SUFFIXES or _is_nameless_dicom(path))
-        for path in paths
-    )
-
-
 def _case_at(entry: Path) -> Case | None:
     if entry.name.lower().endswith(ZIP_SUFFIX) and entry.is_file():
-        return Case(case_name(entry), entry) if _is_dicom_zip(entry) else None
+        from SegMateCore.dicom.files import may_hold_dicom
+
+        return Case(case_name(entry), entry) if may_hold_dicom(entry) else None
     if entry.is_file():
         name = entry.name.lower()
         is_ct = name.endswith(VOLUME_SUFFIXES) and not name.endswith(SEGMENTATION_SUFFIX)
@@ -138,7 +137,7 @@ def _case_at(entry: Path) -> Case | None:
     for name in CASE_FILES:
         if (entry / name).is_file():
             return Case(entry.name, entry / name)
-    return Case(entry.name, entry) if _has_dicom_in(entry, sorted(os.listdir(entry))) else None
+    return Case(entry.name, entry) if holds_dicom(entry) else None
 
 
 def _is_nameless_dicom(path: Path) -> bool:
@@ -148,22 +147,3 @@ def _is_nameless_dicom(path: Path) -> bool:
         return has_dicom_magic(path)
     except OSError:
         return False
-
-
-def _is_dicom_zip(path: Path) -> bool:
-    """Whether a ZIP holds DICOM; other ones that lie among cases are none."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                name = entry.filename.rpartition("/")[2].lower()
-                if entry.is_dir() or name.startswith("."):
-                    continue
-                if name.endswith(DICOM_SUFFIXES):
-                    return True
-                with archive.open(entry) as stream:
-                    if starts_like_dicom(stream):
-                        return True
-    except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
-        # Damaged or encrypted: what may be a CT is not passed over in silence.
-        return True
-    return False

@@ -21,12 +21,15 @@ __all__ = ["add_arguments", "run"]
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 0, or 1 when some of many cases failed. Raises SegMateError for bad input."""
-    from SegMateCore.input_cases import find_cases, is_one_case
+    from SegMateCore.input_cases import Case, case_name, find_cases, is_one_case
 
-    is_one = arguments.series is not None or is_one_case(arguments.input)
+    if arguments.series is not None:
+        # One CT, wherever it lies below.
+        refuse_many_options(arguments)
+        return _one_case(arguments, Case(case_name(arguments.input), arguments.input, arguments.series))
     named = (arguments.output, arguments.preview, arguments.probabilities)
-    cases = find_cases(arguments.input, is_one, [path for path in named if path is not None])
-    if is_one or (len(cases) == 1 and _is_file_name(arguments.output)):
+    cases = find_cases(arguments.input, leave_out=[path for path in named if path is not None])
+    if is_one_case(arguments.input) or (len(cases) == 1 and _is_file_name(arguments.output)):
         refuse_many_options(arguments)
         return _one_case(arguments, cases[0])
     return _folder(arguments, cases)

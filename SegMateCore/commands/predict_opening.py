@@ -45,7 +45,7 @@ def choices_for(arguments: argparse.Namespace, checkpoint):
         arguments.flip_average, arguments.clean_up, arguments.chunk, arguments.force, arguments.overlap,
         arguments.mirror, arguments.patches_at_once,
     )  # fmt: skip
-    choices = Choices(organs, options, arguments.affine, arguments.series, recorded_command(arguments))
+    choices = Choices(organs, options, arguments.affine, recorded_command(arguments))
     choices.organ_set(checkpoint)  # an unknown organ is told before any work
     return choices
 

@@ -18,7 +18,7 @@ import numpy as np
 from SegMateCore.data.datasets.references import Reading
 from SegMateCore.data.datasets.source import SourceCase
 from SegMateCore.data.slice_arrays import FAST, SMALL, packed
-from SegMateCore.data.store import file_sha256
+from SegMateCore.data.store import file_sha256, size_bytes
 from SegMateCore.data.store_index import (
     FORMAT_VERSION,
     HU_FILE,
@@ -95,7 +95,7 @@ def _sources(task: CaseTask) -> list[dict]:
     if case.problem is not None:
         raise SegMateError(case.problem)
     return [
-        {"path": _relative(path, task.source_folder), "sha256": _hashed(path), "bytes": path.stat().st_size}
+        {"path": _relative(path, task.source_folder), "sha256": _hashed(path), "bytes": size_bytes(path)}
         for path in (case.ct, *case.reference.files())
     ]
 

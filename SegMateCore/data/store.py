@@ -219,12 +219,25 @@ class Store:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
+    """SHA-256 of a file's bytes, in hex; of a folder (a DICOM series) that of its files' names and hashes."""
     digest = hashlib.sha256()
+    if path.is_dir():
+        for file in _files_below(path):
+            digest.update(f"{file.relative_to(path).as_posix()}:{file_sha256(file)}\n".encode())
+        return digest.hexdigest()
     with open(path, "rb") as stream:
         while block := stream.read(_HASH_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def size_bytes(path: Path) -> int:
+    """Bytes of a file, or of the files in a folder."""
+    return sum(file.stat().st_size for file in _files_below(path)) if path.is_dir() else path.stat().st_size
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file())
 
 
 def _case(row: dict, index: StoreIndex, folder: Path) -> StoreCase:

@@ -39,7 +39,8 @@ _PLUGINS = (
     (JPEGTransferSyntaxes, ("gdcm",)),
     ((RLELossless,), ("pydicom",)),
 )
-_ADVICE = 'pip install "segmate-core[dicom]"'
+_ADVICE = {"gdcm": "install the library for it: pip install python-gdcm"}
+_USUAL_ADVICE = 'install the libraries for it: pip install "segmate-core[dicom]"'
 # JPEG's and JPEG-LS' "start of frame", and the markers that look like one (T.81 table B.1, T.87).
 _STARTS_OF_FRAME = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 
@@ -121,7 +122,7 @@ def _plugin(syntax: UID, label: str) -> str:
     available = get_decoder(syntax).available_plugins if names else ()
     chosen = next((name for name in names if name in available), None)
     if chosen is None:
-        advice = f"install the libraries for it: {_ADVICE}" if names else "export the series uncompressed"
+        advice = _ADVICE.get(names[0], _USUAL_ADVICE) if names else "export the series uncompressed"
         raise SegMateError(f"{label} is compressed ({syntax.name}), which cannot be read here; {advice}")
     return chosen
 

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from SegMateCore.archives import BadArchive, Limits, check_sizes
 from SegMateCore.errors import SegMateError
-from SegMateCore.volume_io import ZIP_SUFFIX
+from SegMateCore.volume_io import DICOM_SUFFIXES, ZIP_SUFFIX, starts_like_dicom
 
 # A study has thousands of slices at most. CTs are noise, which hardly shrinks; single slices of air do.
 _LIMITS = Limits(files=100_000, bytes=16_000_000_000, small=16_000_000)
@@ -51,6 +51,26 @@ Opener = Callable[[DicomFile], BinaryIO]
 def is_zip(path: Path) -> bool:
     """Whether the name says so."""
     return path.name.lower().endswith(ZIP_SUFFIX) and path.is_file()
+
+
+def may_hold_dicom(archive: Path) -> bool:
+    """Whether a ZIP has a DICOM file, told by its suffix or first bytes; also where it cannot be read, so
+    that a damaged CT is not passed over in silence.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened_archive:
+            for entry in opened_archive.infolist():
+                name = entry.filename.rpartition("/")[2]
+                if entry.is_dir() or name.startswith("."):
+                    continue
+                if name.lower().endswith(DICOM_SUFFIXES):
+                    return True
+                with opened_archive.open(entry) as stream:
+                    if starts_like_dicom(stream):
+                        return True
+    except (OSError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error):
+        return True
+    return False
 
 
 def files_at(path: Path) -> list[DicomFile]:

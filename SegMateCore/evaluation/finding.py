@@ -13,7 +13,7 @@ from pathlib import Path
 from SegMateCore.data.datasets import folder as case_folders
 from SegMateCore.data.datasets.finding import KINDS, find_dataset
 from SegMateCore.data.datasets.label_table import LabelTable
-from SegMateCore.data.datasets.references import Reading
+from SegMateCore.data.datasets.references import Reading, ct_as_it_lies
 from SegMateCore.data.datasets.source import SourceDataset, visible
 from SegMateCore.data.splits import PARTS
 from SegMateCore.data.store import Store
@@ -210,15 +210,16 @@ def _label_maps(path: Path, choices: ReferenceChoices) -> References:
 
 def _is_case(path: Path) -> bool:
     """Whether a folder is one case: its CT lies in it."""
-    return any((path / f"{name}.nii.gz").is_file() for name in CT_NAMES)
+    return any(ct_as_it_lies(path / f"{name}.nii.gz").exists() for name in CT_NAMES)
 
 
 def _ct_beside(source: LabelFiles) -> Path | None:
-    """CASE/ct.nii.gz beside CASE/segmentation.nii.gz."""
+    """CASE/ct.nii.gz, or a DICOM series, beside CASE/segmentation.nii.gz."""
     folder = source.path.parent if source.path.is_file() or source.path.name == MASK_FOLDER else source.path
     if folder.name != source.name:
         return None
-    return next((path for name in CT_NAMES if (path := folder / f"{name}.nii.gz").is_file()), None)
+    found = (ct_as_it_lies(folder / f"{name}.nii.gz") for name in CT_NAMES)
+    return next((path for path in found if path.exists()), None)
 
 
 def _listed(path: Path) -> tuple[str, ...] | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from SegMateCore.content_hash import files_sha256, volume_sha256
 from SegMateCore.errors import SegMateError
-from SegMateCore.input_cases import Case, find_cases
+from SegMateCore.input_cases import Case, case_name, find_cases
 from SegMateCore.volume import Volume
 
 
@@ -42,8 +42,7 @@ class CtInputs:
 
     def __init__(self, path: Path, series: str | None = None):
         self.path = path
-        self._series = series
-        self._cases = find_cases(path, is_one=series is not None)
+        self._cases = find_cases(path) if series is None else [Case(case_name(path), path, series)]
         # Results of one case follow each other, and a CT takes much memory.
         self._last: tuple[Case, str | None, CtInput] | None = None
 
@@ -53,7 +52,7 @@ class CtInputs:
         if found is None:
             return None
         if self._last is None or self._last[:2] != (found, affine_source):
-            self._last = (found, affine_source, CtInput(found.source, affine_source, self._series))
+            self._last = (found, affine_source, CtInput(found.source, affine_source, found.series))
         return self._last[2]
 
     def _case(self, name: str) -> Case | None:

@@ -185,8 +185,8 @@ def test_one_case_is_at_the_network_while_others_are_read(folder, tmp_path, monk
     read, in_memory, most, at_network = [], set(), [], []
     changed = threading.Condition()
 
-    def reading(path, **options):
-        volume = real(path, **options)
+    def reading(path, *options):
+        volume = real(path, *options)
         with changed:
             read.append(path)
             in_memory.add(path)
@@ -232,7 +232,8 @@ def test_results_are_given_of_what_was_finished_when_it_is_cancelled(folder, tmp
     with pytest.raises(Cancelled):
         for result in run(folder, tmp_path / "out", cancelled=lambda: len(done) >= 2):
             done.append(result)
-    written = sorted(path.name.removesuffix(".nii.gz") for path in (tmp_path / "out").iterdir())
+    out = tmp_path / "out"
+    written = sorted(path.name.removesuffix(".nii.gz") for path in out.iterdir()) if out.exists() else []
     assert written == sorted(result.case.name for result in done if result.status == DONE)
 
 

@@ -2,10 +2,10 @@
 them.
 
 With a label table (label_table.py) whose [files] say where CT and labels of a case lie; without one,
-sub-folders with ct.nii.gz, labels.nii.gz and organs.json {"annotated": [...]}, where an organ that is not
-listed is unknown in that case. organs.json may also give "organ_order" (the organs of the numbers 1, 2, ...),
-"organs" (a table with the labels of the organs) and "patient". Without order and table, the table inside
-labels.nii.gz counts, and else the nine's labels.
+sub-folders with ct.nii.gz (or a DICOM series: ct.zip, ct/ or dicom/), labels.nii.gz and organs.json
+{"annotated": [...]}, where an organ that is not listed is unknown in that case. organs.json may also give
+"organ_order" (the organs of the numbers 1, 2, ...), "organs" (a table with the labels of the organs) and
+"patient". Without order and table, the table inside labels.nii.gz counts, and else the nine's labels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from SegMateCore.data.datasets.label_table import PLACE, LabelTable
-from SegMateCore.data.datasets.references import LabelMap, as_it_lies, missing_files
+from SegMateCore.data.datasets.references import LabelMap, as_it_lies, ct_as_it_lies, missing_files
 from SegMateCore.data.datasets.source import (
     NOT_STATED,
     Numbers,
@@ -140,7 +140,7 @@ def _matches(folder: Path, pattern: str) -> list[str]:
 
 
 def _case_folder(place: Path, organs: OrganSet) -> SourceCase:
-    ct, labels = as_it_lies(place / CT_NAME), as_it_lies(place / LABELS_NAME)
+    ct, labels = ct_as_it_lies(place / CT_NAME), as_it_lies(place / LABELS_NAME)
     problem, patient, numbers = missing_files([labels, place / ORGANS_NAME]), place.name, ()
     if problem is None:
         try:
@@ -151,7 +151,7 @@ def _case_folder(place: Path, organs: OrganSet) -> SourceCase:
         except SegMateError as error:
             problem = str(error)
     known = tuple(name for name, _ in numbers)
-    lacks_ct = problem is None and not ct.is_file()
+    lacks_ct = problem is None and not ct.exists()
     problem = missing_files([ct, labels, place / ORGANS_NAME]) or problem
     return SourceCase(place.name, patient, ct, LabelMap(labels, numbers), known, None, problem, lacks_ct)
 

@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from SegMateCore.errors import SegMateError
+from SegMateCore.input_cases import holds_dicom
 from SegMateCore.organs import OrganSet
 from SegMateCore.volume import Volume, corners_mm
 
@@ -196,9 +197,23 @@ def as_it_lies(path: Path) -> Path:
     return unzipped if unzipped.is_file() and not path.is_file() else path
 
 
+def ct_as_it_lies(path: Path) -> Path:
+    """`path`, CASE/ct.nii.gz, or what stands for it: ct.nii, or a DICOM series as ct.zip, ct/ or dicom/."""
+    as_file = as_it_lies(path)
+    if as_file.is_file():
+        return as_file
+    name = path.name.removesuffix(".gz").removesuffix(".nii")
+    places = (path.with_name(f"{name}.zip"), path.with_name(name), path.with_name("dicom"))
+    return next((place for place in places if place.is_file() or _is_dicom_folder(place)), path)
+
+
+def _is_dicom_folder(path: Path) -> bool:
+    return path.is_dir() and holds_dicom(path)
+
+
 def missing_files(paths: Iterable[Path]) -> str | None:
     """A problem text when files are missing, else None."""
-    missing = [path.name for path in paths if not path.is_file()]
+    missing = [path.name for path in paths if not path.exists()]
     if not missing:
         return None
     more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
