@@ -107,7 +107,7 @@ def _of_many(figures: dict, price: float) -> str:
     sizes = {form: figures["forms"][form]["bytes"] for form in FORMS}
     rows = [
         ("processor time", f"{one['core_seconds']:.1f} core-seconds", f"{hours:,.0f} core-hours"),
-        (f"cost at {price:g} per core-hour", f"{one['core_seconds'] / 3600 * price:.5f}", f"{hours * price:,.0f}"),
+        (f"cost at {price:g} per core-hour", f"{hours * price / CTS:.5f}", f"{hours * price:,.0f}"),
     ]
     for cores in CORES:
         days = hours / cores / 24
@@ -149,13 +149,11 @@ def _both(count: int) -> tuple[str, str]:
 
 
 def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            break
+    units = ["bytes", "kB", "MB", "GB", "TB"]
+    while count >= 1000 and len(units) > 1:
         count /= 1000
-    else:
-        unit = "TB"
-    return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
+        units.pop(0)
+    return f"{count:.0f} {units[0]}" if units[0] == "bytes" or count >= 100 else f"{count:.1f} {units[0]}"
 
 
 def _markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
