@@ -24,7 +24,8 @@ LOG_S = 10.0
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # What stages count; others have nothing better than steps.
 UNITS = {
-    "segment": "slices", "probabilities": "slices", "prepare": "cases", "download": "MB", "unpack": "MB",
+    "segment": "slices", "probabilities": "slices", "prepare": "cases", "cases": "cases",
+    "download": "MB", "unpack": "MB",
 }  # fmt: skip
 
 
@@ -72,6 +73,7 @@ class ProgressLine:
     _started: float = field(default=0.0, init=False)
     _drawn: float = field(default=0.0, init=False)
     _width: int = field(default=0, init=False)
+    _drawing: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __enter__(self) -> ProgressLine:
         return self
@@ -93,9 +95,16 @@ class ProgressLine:
             return
         self._drawn = now
         text = self.prefix + progress_text(stage, done, total, now - self._started, self._first)
-        if live:
-            self._redraw(text)
-        else:
+        with self._drawing:
+            if live:
+                self._redraw(text)
+            else:
+                note(text)
+
+    def above(self, text: str) -> None:
+        """A notice while other threads may report progress: it stands on a line of its own."""
+        with self._drawing:
+            self.clear()
             note(text)
 
     def clear(self) -> None:

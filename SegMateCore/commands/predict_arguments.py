@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from SegMateCore.commands.many_arguments import add_many_options
 from SegMateCore.dicom_formats import DICOM_FORMATS
 
 
@@ -14,8 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "input",
         metavar="INPUT",
         type=Path,
-        help="a CT in Hounsfield units: NIfTI or NRRD file, DICOM folder, .zip or file; or a folder of cases"
-        " (such files, sub-folders with a ct.nii.gz, sub-folders or .zip with a DICOM series)",
+        help="a CT in Hounsfield units: NIfTI or NRRD file, DICOM folder, .zip or file; or many: a folder"
+        " tree of them (such files, folders with a ct.nii.gz or a DICOM series), or a list, LIST.csv",
     )
     parser.add_argument(
         "-o",
@@ -24,12 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         help="one CT: FILE.nii.gz or .nii (labels), FILE.seg.nrrd (for 3D Slicer), FILE.dcm (DICOM SEG,"
-        " or RTSTRUCT with --format; of a DICOM series), or a folder with --per-organ; a folder of"
-        " cases: a folder. Missing folders are made, an existing file is replaced",
+        " or RTSTRUCT with --format; of a DICOM series), or a folder with --per-organ; many CTs: a folder."
+        " Missing folders are made, an existing file is replaced",
     )
     _add_network_options(parser)
     _add_input_options(parser)
     _add_result_options(parser)
+    add_many_options(parser)
     parser.add_argument(
         "--quiet", action="store_true", help="only warnings and errors (default: progress and table)"
     )

@@ -6,7 +6,8 @@ from functools import cached_property
 from pathlib import Path
 
 from SegMateCore.content_hash import files_sha256, volume_sha256
-from SegMateCore.input_cases import Case, find_cases
+from SegMateCore.errors import SegMateError
+from SegMateCore.input_cases import Case, case_name, find_cases
 from SegMateCore.volume import Volume
 
 
@@ -41,8 +42,7 @@ class CtInputs:
 
     def __init__(self, path: Path, series: str | None = None):
         self.path = path
-        self._series = series
-        self._cases = find_cases(path, is_one=series is not None)
+        self._cases = find_cases(path) if series is None else [Case(case_name(path), path, series)]
         # Results of one case follow each other, and a CT takes much memory.
         self._last: tuple[Case, str | None, CtInput] | None = None
 
@@ -52,7 +52,7 @@ class CtInputs:
         if found is None:
             return None
         if self._last is None or self._last[:2] != (found, affine_source):
-            self._last = (found, affine_source, CtInput(found.source, affine_source, self._series))
+            self._last = (found, affine_source, CtInput(found.source, affine_source, found.series))
         return self._last[2]
 
     def _case(self, name: str) -> Case | None:
@@ -67,9 +67,9 @@ def same_ct(recorded: dict, given: CtInput) -> str | None:
 
     The bytes are compared first, which needs no decoding. Raises SegMateError for a CT that cannot be read.
     """
-    hashes = recorded.get("file_sha256"), given.file_sha256
-    if hashes[0] == hashes[1] is not None:
+    if given.file_sha256 is not None and recorded.get("file_sha256") == given.file_sha256:
         return "the same file"
-    if recorded.get("sha256") != given.sha256:
-        return None
-    return "the same voxels" if None in hashes else "the same voxels, in another file"
+    try:
+        return "the same voxels, in another file" if recorded.get("sha256") == given.sha256 else None
+    except SegMateError as error:
+        raise SegMateError(f"cannot compare with the input: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,25 @@ class TestFindCases:
         cases = find_cases(tmp_path / "cases")
         assert [(case.name, case.source.name) for case in cases] == [("p1", "ct.nii.gz"), ("p2", "p2")]
         assert is_one_case(tmp_path / "cases" / "p2")
+
+    def test_a_tree(self, folder, tmp_path):
+        cts = "anna/2020/thin.nii.gz anna/2020/thick.nrrd anna/2021/ct.nii.gz bert/ct.nii.gz"
+        for name in cts.split():
+            (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "tree" / name).write_bytes(b"")
+        for name in ("anna/2021/labels.nii.gz", "anna/2020/.hidden.nii.gz", "anna/2020/thin.seg.nrrd"):
+            (tmp_path / "tree" / name).write_bytes(b"")
+        dicom = tmp_path / "tree" / "carla" / "a study" / "series 3"
+        dicom.mkdir(parents=True)
+        (dicom / "1.dcm").write_bytes(b"")
+        (tmp_path / "tree" / "results").mkdir()
+        (tmp_path / "tree" / "results" / "old.nii.gz").write_bytes(b"")
+        (tmp_path / "tree" / "anna" / "back").symlink_to(tmp_path / "tree", target_is_directory=True)
+        cases = find_cases(tmp_path / "tree", leave_out=[tmp_path / "tree" / "results"])
+        assert [case.name for case in cases] == [
+            "anna/2020/thick", "anna/2020/thin", "anna/2021", "bert", "carla/a study/series 3",
+        ]  # fmt: skip
+        assert cases[-1].source == dicom
 
     def test_two_of_one_name_are_refused(self, folder):
         shutil.copy(folder / "a.nii.gz", folder / "A.nii.gz")
@@ -132,12 +152,89 @@ def test_a_missing_organ_file_makes_a_case_unfinished(folder, tmp_path):
 
 def test_cancelling_keeps_finished_cases_and_nothing_else(folder, tmp_path):
     done = []
-    results = run(folder, tmp_path / "out", cancelled=lambda: len(done) == 2)
+    results = run(folder, tmp_path / "out", cancelled=lambda: len(done) == 2, at_once=1)
     with pytest.raises(Cancelled):
         for result in results:
             done.append(result)
     assert [result.case.name for result in done] == ["a", "b"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
+
+
+def test_cases_at_once_change_no_result(folder, tmp_path):
+    for seed in range(4, 9):
+        write_ct(folder / f"d{seed}.nii.gz", seed)
+    found = {n: list(run(folder, tmp_path / str(n), at_once=n)) for n in (1, 3)}
+    for results in found.values():
+        assert [result.case.name for result in results] == ["a", "b", "c", "d4", "d5", "d6", "d7", "d8"]
+    assert [(r.status, r.statistics) for r in found[1]] == [(r.status, r.statistics) for r in found[3]]
+    for result in found[1]:
+        if result.status == DONE:
+            name = f"{result.case.name}.nii.gz"
+            first, second = (Segmentation.read(tmp_path / str(n) / name).labels for n in (1, 3))
+            assert np.array_equal(first, second) and first.any()
+
+
+def test_one_case_is_at_the_network_while_others_are_read(folder, tmp_path, monkeypatch):
+    """The network waits until the next case has been read: one after the other, that would never be."""
+    from SegMateCore import batch
+
+    for seed in range(4, 9):
+        write_ct(folder / f"d{seed}.nii.gz", seed)
+    predictor, real = band_predictor(), Volume.read
+    run_of_backend = predictor.backends[0].run
+    read, in_memory, most, at_network = [], set(), [], []
+    changed = threading.Condition()
+
+    def reading(path, *options):
+        volume = real(path, *options)
+        with changed:
+            read.append(path)
+            in_memory.add(path)
+            most.append(len(in_memory))
+            changed.notify_all()
+        return volume
+
+    def running(*inputs):
+        at_network.append(threading.get_ident())
+        first = len(at_network) == 1
+        if first:
+            with changed:
+                assert changed.wait_for(lambda: len(read) > 1, timeout=30)
+        found = run_of_backend(*inputs)
+        assert len(set(at_network)) == 1, "two cases are at the network"
+        return found
+
+    monkeypatch.setattr(batch.Volume, "read", reading)
+    predictor.backends[0].run = running
+    for result in run(folder, tmp_path / "out", predictor, at_once=2, begun=lambda case: at_network.clear()):
+        with changed:
+            in_memory.discard(result.case.source)
+        assert result.status == (FAILED if result.case.name == "b" else DONE), result.error
+    assert max(most) <= 3  # two, and one whose result is on its way here
+
+
+def test_stopped_by_its_caller_nothing_goes_on(folder, tmp_path):
+    for seed in range(4, 9):
+        write_ct(folder / f"d{seed}.nii.gz", seed)
+    results = run(folder, tmp_path / "out")
+    assert next(results).case.name == "a"
+    results.close()
+    left = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert "a.nii.gz" in left and len(left) < 7
+    assert not [name for name in left if name.startswith(".")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("segmate-lane")]
+
+
+def test_results_are_given_of_what_was_finished_when_it_is_cancelled(folder, tmp_path):
+    for seed in range(4, 9):
+        write_ct(folder / f"d{seed}.nii.gz", seed)
+    done = []
+    with pytest.raises(Cancelled):
+        for result in run(folder, tmp_path / "out", cancelled=lambda: len(done) >= 2):
+            done.append(result)
+    out = tmp_path / "out"
+    written = sorted(path.name.removesuffix(".nii.gz") for path in out.iterdir()) if out.exists() else []
+    assert written == sorted(result.case.name for result in done if result.status == DONE)
 
 
 def test_cancelling_within_a_case_leaves_nothing(folder, tmp_path):

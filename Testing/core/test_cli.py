@@ -164,7 +164,8 @@ class TestPredict:
         assert "2 done, 0 already finished, 1 failed" in error
         assert [line for line in error.splitlines() if line.startswith("segmate: broken failed: ")]
         assert "Traceback" not in error
-        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.nii.gz", "b.nii.gz"]
+        names = sorted(path.name for path in (tmp_path / "out").iterdir())
+        assert names == ["a.nii.gz", "b.nii.gz", "cases.jsonl"]
         assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["a.png", "b.png"]
         with open(tmp_path / "all.csv", newline="") as stream:
             first = list(csv.DictReader(stream))
