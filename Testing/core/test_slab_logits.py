@@ -7,8 +7,9 @@ import pytest
 from fake_network import band_predictor
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patch_references import GROUPING, network, nnunet_logits, volume, working
 from small_patches import organ_rows, tiny_checkpoint, tiny_networks, tiny_part, tiny_weights  # noqa: F401
-from test_patches import CASES, GROUPING, channel_labels, network, nnunet_logits, volume, working
+from test_slab_labels import CASES, channel_labels
 
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.errors import Cancelled, SegMateError
