@@ -10,12 +10,12 @@ The syntax: docs.monai.io, "Bundle configuration" (MONAI 1.6).
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_text import parse_json
 
 SWITCH = "displayable_configs#highres"
 # The genuine files have some ten thousand bytes.
@@ -121,7 +121,7 @@ class BundleConfig:
         if text[0] in "'\"":
             return text[1:-1]
         try:
-            return json.loads(text)
+            return parse_json(text)
         except ValueError:
             raise self.refusal(entry, f"has {_short(text)}, expected a list of numbers") from None
 
@@ -143,10 +143,10 @@ def _read_object(path: Path) -> dict:
             text = stream.read(_LARGEST_FILE + 1)
         if len(text) > _LARGEST_FILE:
             raise SegMateError(f"{path} is larger than {_LARGEST_FILE // 1_000_000} MB: no configuration")
-        content = json.loads(text.decode("utf-8"))
+        content = parse_json(text.decode("utf-8"))
     except OSError as error:
         raise SegMateError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise SegMateError(f"{path} is not valid JSON ({error})") from None
     if not isinstance(content, dict):
         raise SegMateError(f"{path} holds a {type(content).__name__}, expected a JSON object")

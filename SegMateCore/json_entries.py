@@ -5,13 +5,13 @@ Takes a path, gives an Entries. Nothing in the file is evaluated, imported or ca
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_text import parse_json
 
 # The largest plans.json that was seen is far below; a file of another kind is not read into memory.
 LARGEST_BYTES = 64 * 2**20
@@ -67,12 +67,12 @@ def read_json(path: Path, remedy: str) -> Entries:
     try:
         if path.stat().st_size > LARGEST_BYTES:
             raise SegMateError(f"{path} has {path.stat().st_size} bytes, too many for such a file; {remedy}")
-        values = json.loads(path.read_bytes())
+        values = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise SegMateError(f"there is no {path}; {remedy}") from None
     except OSError as error:
         raise SegMateError(f"cannot read {path}: {error.strerror or error}; {remedy}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise SegMateError(f"{path} is not valid JSON ({error}); {remedy}") from None
     if not isinstance(values, dict):
         raise SegMateError(f"{path} holds a {type(values).__name__}, expected an object; {remedy}")

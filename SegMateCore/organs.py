@@ -9,6 +9,7 @@ for the right one of each pair, which share a colour there.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
@@ -17,6 +18,9 @@ from SegMateCore.errors import SegMateError
 
 MODIFIER_CODES = {"left": "7771000", "right": "24028007"}
 LARGEST_LABEL = 255
+# A name becomes that of a file: none may lead to another folder.
+_NO_FILE_NAME = re.compile(r'[\x00-\x1f\x7f/\\:\ud800-\udfff]')
+_LONGEST_NAME = 100
 
 
 def organ_key(name: str) -> str:
@@ -138,6 +142,8 @@ class OrganSet:
         if not isinstance(rows, list) or not rows:
             given = "empty" if rows == [] else type(rows).__name__
             raise SegMateError(f"the organ table is {given}, expected a list of at least one organ")
+        if len(rows) > LARGEST_LABEL:
+            raise SegMateError(f"the organ table has {len(rows)} rows, expected at most {LARGEST_LABEL}")
         return cls(tuple(_organ_from_row(row) for row in rows))
 
 
@@ -145,11 +151,13 @@ def _organ_from_row(row: dict) -> Organ:
     fields = set(Organ.__dataclass_fields__)
     if not isinstance(row, dict) or not fields - {"partner"} <= set(row) <= fields:
         given = sorted(row) if isinstance(row, dict) else row
-        raise SegMateError(f"a row of the organ table has {given}, expected {sorted(fields)}")
+        raise SegMateError(f"a row of the organ table has {given!r:.200}, expected {sorted(fields)}")
     rgb, label = row["rgb"], row["label"]
     texts = [row["name"], *([] if row["code"] is row["meaning"] is None else [row["code"], row["meaning"]])]
     problems = {
         "name, code and meaning": not all(isinstance(text, str) and text.strip() for text in texts),
+        f"name (at most {_LONGEST_NAME} characters, none of them / \\ : or a control character)":
+        isinstance(row["name"], str) and not _can_be_file_name(row["name"]),
         f"label (1 to {LARGEST_LABEL})": type(label) is not int or not 1 <= label <= LARGEST_LABEL,
         "modifier (left, right or null)": row["modifier"] not in (None, *MODIFIER_CODES),
         "rgb (three integers 0 to 255)": not isinstance(rgb, (list, tuple)) or len(rgb) != 3
@@ -158,8 +166,12 @@ def _organ_from_row(row: dict) -> Organ:
     }
     wrong = [what for what, is_wrong in problems.items() if is_wrong]
     if wrong:
-        raise SegMateError(f"the organ table has a wrong {wrong[0]} in the row {row}; mend that row")
+        raise SegMateError(f"the organ table has a wrong {wrong[0]} in the row {row!r:.300}; mend that row")
     return Organ(**{**row, "rgb": tuple(rgb)})
+
+
+def _can_be_file_name(name: str) -> bool:
+    return len(name) <= _LONGEST_NAME and not _NO_FILE_NAME.search(name)
 
 
 def _bundled() -> OrganSet:

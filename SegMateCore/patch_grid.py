@@ -13,6 +13,7 @@ import numpy as np
 
 from SegMateCore.axis_maps import LINEAR, NEAREST, SPLINE, AxisMap
 from SegMateCore.linear_grid import linear_positions, linear_spacing
+from SegMateCore.resampling import check_grid_memory
 from SegMateCore.volume import Volume
 
 # Voxels count as anisotropic when one side is more than this many times another (nnU-Net's
@@ -116,6 +117,8 @@ def lay_patch_grid(
     counts = [box.stop - box.start for box in crop]
     has_mm = tuple(canonical.spacing_mm[2 - axis] for axis in order)
     wants_mm = has_mm if spacing_mm is None else tuple(spacing_mm[2 - axis] for axis in axes)
+    sides = (max(1, round(has / wants * count)) for has, wants, count in zip(has_mm, wants_mm, counts))
+    check_grid_memory(tuple(counts), tuple(sides))
     there = back = None
     if finds_coarse_axis:
         there, back = coarse_axis(has_mm, wants_mm), coarse_axis(wants_mm, has_mm)

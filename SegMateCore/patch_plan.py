@@ -18,6 +18,10 @@ from SegMateCore.errors import SegMateError
 
 STEPS = ("spread", "fixed")
 PADDINGS = ("zero", "edge")
+# Far above the patches of any network.
+MOST_VOXELS = 1 << 28
+# Beyond it there are more patches than anybody waits for, and near to 1 more than a list holds.
+LARGEST_OVERLAP = 0.99
 _SPREAD_MAXIMUM = 10.0
 _FIXED_MINIMUM = 1e-3
 
@@ -26,7 +30,7 @@ _FIXED_MINIMUM = 1e-3
 class PatchPlan:
     """How a volume is cut into patches.
 
-    size: (d0, d1, d2) voxels. overlap: share of a patch that the next one repeats, 0 to below 1. sigma: of
+    size: (d0, d1, d2) voxels. overlap: share of a patch that the next one repeats, 0 to 0.99. sigma: of
     the Gaussian, as a share of the size, None for equal weights. padding: of volumes smaller than a patch,
     around their centre. mirror_axes: network axes over all of whose mirrorings the logits are averaged.
     Raises SegMateError.
@@ -44,9 +48,10 @@ class PatchPlan:
             if not condition:
                 raise SegMateError(f"patches: {field} is {getattr(self, field)!r}, expected {expected}")
 
-        need(_whole_numbers(self.size, 1) and len(self.size) == 3, "size",
-             "three whole numbers of voxels (d0, d1, d2)")
-        need(_is_number(self.overlap) and 0 <= self.overlap < 1, "overlap", "a share from 0 to below 1")
+        need(_whole_numbers(self.size, 1) and len(self.size) == 3 and math.prod(self.size) <= MOST_VOXELS,
+             "size", f"three whole numbers of voxels (d0, d1, d2), {MOST_VOXELS} in all at most")
+        need(_is_number(self.overlap) and 0 <= self.overlap <= LARGEST_OVERLAP, "overlap",
+             f"a share from 0 to {LARGEST_OVERLAP}")
         need(self.steps in STEPS, "steps", f"one of {', '.join(STEPS)}")
         need(self.sigma is None or (_is_number(self.sigma) and self.sigma > 0), "sigma",
              "a share of the patch above 0, or null")

@@ -20,7 +20,7 @@ from SegMateCore.linear_grid import linear_planes
 from SegMateCore.normalisation import Normalisation
 from SegMateCore.patch_grid import PatchGrid, lay_patch_grid
 from SegMateCore.resampling import Band
-from SegMateCore.volume import Volume
+from SegMateCore.volume import LARGEST_SPACING_MM, SMALLEST_SPACING_MM, Volume, are_spacings
 
 INTERPOLATIONS = ("spline", "linear")
 _AXIS_LETTERS = ("LR", "PA", "IS")
@@ -53,8 +53,9 @@ class PatchPreprocessing:
 
         spacing = self.spacing_mm
         need(spacing is None or (isinstance(spacing, tuple) and len(spacing) == 3
-             and all(_is_number(mm) and mm > 0 for mm in spacing)), "spacing_mm",
-             "three positive numbers (i, j, k) in mm, or null for the CT's own")
+             and all(map(_is_number, spacing)) and are_spacings(spacing)), "spacing_mm",
+             f"three numbers (i, j, k) from {SMALLEST_SPACING_MM:g} to {LARGEST_SPACING_MM:g} mm, or null for"
+             " the CT's own")
         need(_is_orientation(self.orientation), "orientation",
              "three letters, one each of L or R, P or A, I or S")
         need(isinstance(self.axes, tuple) and sorted(self.axes) == [0, 1, 2], "axes",

@@ -146,7 +146,7 @@ class TorchArchive:
         """Verifies the checksum."""
         try:
             return self._zip.read(entry)
-        except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
             raise SegMateError(
                 f"{self.path} is damaged in {entry.filename} ({error}); copy or download it again"
             ) from None

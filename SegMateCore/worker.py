@@ -34,6 +34,7 @@ from SegMateCore.volume import Volume
 from SegMateCore.worker_protocol import (
     CANCELLED,
     EXCHANGE_PREFIX,
+    LONGEST_LINE,
     OUT_OF_MEMORY,
     PROTOCOL,
     REFUSED,
@@ -91,7 +92,10 @@ class Worker:
     def _read(self) -> None:
         """The second thread: hear what must be heard at once, queue the rest."""
         try:
-            for line in self._requests:
+            while line := self._requests.readline(LONGEST_LINE + 1):
+                if len(line) > LONGEST_LINE:
+                    self._replies.failed(None, REFUSED, f"a line of more than {LONGEST_LINE} bytes was sent")
+                    break  # what follows is the rest of it
                 try:
                     self._hear(parse_request(line))
                 except BadRequest as error:

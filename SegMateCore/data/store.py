@@ -9,7 +9,6 @@ docs/store.md.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -30,6 +29,7 @@ from SegMateCore.data.store_index import (
     presence_of,
 )
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_text import parse_json
 from SegMateCore.organs import OrganSet
 from SegMateCore.segmentation import Segmentation
 from SegMateCore.volume import Volume
@@ -272,7 +272,7 @@ def _check_files(case: StoreCase, row: dict) -> None:
             raise SegMateError(f"case {case.name}: {path} {given}: {advice}")
     path = case.folder / CASE_FILE_NAME
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        said = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SegMateError(f"case {case.name}: {path} cannot be read ({error}): {advice}") from None
     if said != row:
