@@ -175,8 +175,11 @@ def _geometry(header: Mapping) -> tuple[np.ndarray, tuple[int, int, int]]:
             f"the NRRD is {len(sizes)}D of sizes {list(sizes)}{what}, expected one 3D scalar volume; save one"
             " frame or component as a file of its own and give that"
         )
+    origin = np.asarray(header["space origin"], np.float64)
+    if any(vector.shape != (3,) for vector in (origin, *(rows[axis] for axis in spatial))):
+        raise SegMateError("the NRRD space directions and origin need three numbers each; export the CT anew")
     affine = np.eye(4)
     signs = np.array(SPACES[space], np.float64)
     affine[:3, :3] = np.column_stack([signs * rows[axis] for axis in spatial])
-    affine[:3, 3] = signs * np.asarray(header["space origin"], np.float64)
+    affine[:3, 3] = signs * origin
     return affine, tuple(sizes[axis] for axis in reversed(spatial))

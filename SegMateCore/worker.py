@@ -244,7 +244,8 @@ def _mapped(path: Path) -> np.ndarray:
     """Voxels of a .npy file, mapped, so that they need no memory of their own. Raises SegMateError."""
     try:
         return np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError) as error:
+    # numpy takes the header of such a file apart like Python's own text, and fails in as many ways.
+    except Exception as error:
         raise SegMateError(f"cannot read the voxels in {path}: {error}") from error
 
 

@@ -57,7 +57,10 @@ def read_slices(path: Path, first: int, last: int, shape: tuple[int, int, int]) 
         return stored[first:last]
     except FileNotFoundError:
         raise SegMateError(f"{path} is missing: {advice}") from None
-    except (RuntimeError, ValueError, OSError) as error:
+    except SegMateError:
+        raise
+    # Damaged bytes show in as many ways as there are steps in opening such a file.
+    except Exception as error:
         reason = " ".join(str(error).split())
         raise SegMateError(f"{path} cannot be read ({reason}): {advice}") from error
 

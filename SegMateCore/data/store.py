@@ -97,7 +97,7 @@ class StoreCase:
 
     def labels(self, first: int, last: int) -> np.ndarray:
         """Labels of the slices first..last-1, uint8 (last - first, J, I): 0 or channel + 1."""
-        return read_slices(self.folder / LABELS_FILE, first, last, self.shape)
+        return self._channels(LABELS_FILE, first, last, self.shape)
 
     @property
     def keeps_original(self) -> bool:
@@ -122,9 +122,21 @@ class StoreCase:
     def original_reference(self) -> Segmentation:
         """The reference on the CT's own grid, see original()."""
         shape = self.geometry.original_shape
-        channels = read_slices(self.folder / ORIGINAL_LABELS_FILE, 0, shape[0], shape)
+        channels = self._channels(ORIGINAL_LABELS_FILE, 0, shape[0], shape)
         label_of_channel = np.array([0, *self.organs.labels], np.uint8)
         return Segmentation(label_of_channel[channels], self.geometry.original_affine, self.organs)
+
+    def _channels(self, name: str, first: int, last: int, shape: tuple[int, int, int]) -> np.ndarray:
+        """Slices of label maps. Raises SegMateError where they have more than 0 and channel + 1."""
+        path = self.folder / name
+        labels = read_slices(path, first, last, shape)
+        largest, count = labels.max(), len(self.organs)
+        if labels.dtype != np.uint8 or largest > count:
+            raise SegMateError(
+                f"{path} holds {labels.dtype} up to {largest}, expected uint8 from 0 to {count}: run the same"
+                " `segmate prepare` again"
+            )
+        return labels
 
     def _source_ct(self) -> Volume:
         entry = self.source[0]

@@ -99,7 +99,7 @@ def _unused(
 
 def _document(path: Path) -> dict:
     try:
-        document = parse_json(path.read_text(encoding="utf-8"))
+        document = parse_json(path.read_text(encoding="utf-8"), constants=False)
     except FileNotFoundError:
         raise SegMateError(f"no {path}: expected an nnU-Net raw or Decathlon data set's folder") from None
     except (OSError, ValueError) as error:
