@@ -1,6 +1,6 @@
 """The process in which inputs are read: little memory, seconds of processor time, and its doings watched.
 
-    python child.py TARGET      (started by fuzz.py; paths of folders on stdin, one JSON object a line back)
+    python child.py TARGET PATCH     (started by fuzz.py; folders on stdin, one JSON object a line back)
 
 Too much time kills it (SIGPROF), as a crash of a library does; its parent sees that. All else is told:
 "ok", "refused" (SegMateError, one line), or "finding" with what kind and where. MemoryError counts as a
@@ -54,12 +54,14 @@ class Watch:
                 self.seen.append(f"open {path}")
 
 
-def main(name: str) -> None:
+def main(name: str, patch: str) -> None:
+    """patch: code that tests put in the place of a reader."""
     from targets import TARGETS
 
     from SegMateCore import cli  # noqa: F401  the command line's modules belong to what is there before
 
     warnings.simplefilter("ignore")
+    exec(patch, {})
     target, watch = TARGETS[name], Watch()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -149,4 +151,4 @@ def _finding(kind: str, error: BaseException) -> dict:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2])

@@ -39,11 +39,12 @@ class Scene:
         return [str(word) for word in self.command(place, out)]
 
     def contents(self, out: Path) -> dict[str, str]:
-        """Visible file -> what is compared of it. Raises where one cannot be read."""
+        """Visible file -> what is compared of it, without unfinished downloads. Raises where it is damaged."""
         found = {}
         for path in sorted(out.rglob("*")):
             parts = path.relative_to(out).parts
-            if path.is_file() and not any(part.startswith(".") for part in parts):
+            unfinished = path.name.endswith((".part", ".part.json"))
+            if path.is_file() and not unfinished and not any(part.startswith(".") for part in parts):
                 found["/".join(parts)] = _content(path, self.left_out)
         return found
 
@@ -54,8 +55,6 @@ def _content(path: Path, left_out: tuple[str, ...]) -> str:
     from SegMateCore.volume import Volume
 
     name = path.name
-    if name.endswith(".part"):
-        return "unfinished"
     if name.endswith((".nii.gz", ".nrrd")):
         try:
             return hashlib.sha256(Segmentation.read(path).labels.tobytes()).hexdigest()

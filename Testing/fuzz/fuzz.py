@@ -47,8 +47,9 @@ class Counts:
 class Reader:
     """A child process for one target, started anew after each death."""
 
-    def __init__(self, target: str, scratch: Path):
-        self._target, self._scratch, self._child = target, scratch, None
+    def __init__(self, target: str, scratch: Path, patch: str = ""):
+        """patch: code that the child runs first."""
+        self._target, self._scratch, self._patch, self._child = target, scratch, patch, None
         self._honest = TARGETS[target].trees()
 
     def answer(self, tree: Tree, command: bool) -> dict:
@@ -64,7 +65,7 @@ class Reader:
             self._child = None
 
     def _start(self) -> None:
-        words = [sys.executable, str(Path(__file__).parent / "child.py"), self._target]
+        words = [sys.executable, str(Path(__file__).parent / "child.py"), self._target, self._patch]
         self._child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         for tree in self._honest:
             for command in (False, True):
