@@ -39,7 +39,7 @@ class Scene:
         return [str(word) for word in self.command(place, out)]
 
     def contents(self, out: Path) -> dict[str, str]:
-        """Visible file -> what is compared of it, without unfinished downloads. Raises where it is damaged."""
+        """Visible file -> what is compared of it. Raises where one is damaged."""
         found = {}
         for path in sorted(out.rglob("*")):
             parts = path.relative_to(out).parts

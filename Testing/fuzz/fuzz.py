@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,7 +51,7 @@ class Reader:
     def __init__(self, target: str, scratch: Path, patch: str = ""):
         """patch: code that the child runs first."""
         self._target, self._scratch, self._patch, self._child = target, scratch, patch, None
-        self._honest = TARGETS[target].trees()
+        self.honest = TARGETS[target].trees()
 
     def answer(self, tree: Tree, command: bool) -> dict:
         """What became of one input."""
@@ -67,7 +68,7 @@ class Reader:
     def _start(self) -> None:
         words = [sys.executable, str(Path(__file__).parent / "child.py"), self._target, self._patch]
         self._child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        for tree in self._honest:
+        for tree in self.honest:
             for command in (False, True):
                 answer = self._ask(tree, command, False)
                 if answer["outcome"] == "finding" and answer["kind"] != "escape":
@@ -103,13 +104,13 @@ def made(target: str, trees: list[Tree], seed: int, number: int) -> Tree:
     return mutated(rng.choice(trees), trees, rng)
 
 
-def fuzz(target: str, seed: int, numbers, until: float, scratch: Path) -> Counts:
-    """Inputs of one target until the monotonic clock shows `until`."""
-    trees, counts, reader = TARGETS[target].trees(), Counts(), Reader(target, scratch)
-    started = time.monotonic()
+def fuzz(target: str, seed: int, numbers: Iterable[int], seconds: float, scratch: Path) -> Counts:
+    """The inputs of one target with these numbers, as many as fit into the time."""
+    reader, counts = Reader(target, scratch), Counts()
+    trees, started = reader.honest, time.monotonic()
     try:
         for number in numbers:
-            if time.monotonic() > until:
+            if time.monotonic() - started > seconds:
                 break
             tree = made(target, trees, seed, number)
             command = number % _COMMAND_EVERY == 0
@@ -174,8 +175,8 @@ def main() -> int:
     numbers = range(arguments.inputs) if arguments.only is None else [arguments.only]
     with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
         for target in targets:
-            until = time.monotonic() + arguments.minutes * 60 / len(targets)
-            counts = fuzz(target, arguments.seed, numbers, until, Path(scratch))
+            seconds = arguments.minutes * 60 / len(targets)
+            counts = fuzz(target, arguments.seed, numbers, seconds, Path(scratch))
             for finding in counts.findings.values():
                 _keep(finding, arguments.out, count)
                 count += 1
