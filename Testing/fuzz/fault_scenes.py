@@ -43,7 +43,8 @@ class Scene:
         found = {}
         for path in sorted(out.rglob("*")):
             parts = path.relative_to(out).parts
-            unfinished = path.name.endswith((".part", ".part.json"))
+            # Unfinished downloads; TensorBoard's files, which are called after the time.
+            unfinished = path.name.endswith((".part", ".part.json")) or "tfevents" in path.name
             if path.is_file() and not unfinished and not any(part.startswith(".") for part in parts):
                 found["/".join(parts)] = _content(path, self.left_out)
         return found
