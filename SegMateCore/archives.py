@@ -10,6 +10,7 @@ holds the mode where a Unix wrote it.
 from __future__ import annotations
 
 import re
+import shutil
 import stat
 import unicodedata
 import zipfile
@@ -55,7 +56,7 @@ def unpack(
     """Unpack `archive` into the new folder `folder`; parents are made. progress(done, total) in bytes.
 
     Raises BadArchive for damage and for each of the above with the entry's name, SegMateError where `folder`
-    exists or cannot be written; Cancelled. In each case nothing is left.
+    exists, cannot be written or lies on a disk with too little room; Cancelled. In each case nothing is left.
     """
     if folder.exists():
         raise SegMateError(f"{folder} exists already; delete it first")
@@ -63,6 +64,7 @@ def unpack(
         with zipfile.ZipFile(archive) as opened:
             entries = _checked(archive, opened.infolist(), limits or Limits())
             total = sum(entry.file_size for entry, _ in entries)
+            _check_room(folder, total)
             done = 0
             with atomic_folder(folder) as temporary:
                 for entry, parts in entries:
@@ -78,10 +80,25 @@ def unpack(
                             done += len(piece)
                             if progress is not None:
                                 progress(done, total)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
+    # ValueError: places beyond any file, and names that are no text.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OverflowError) as error:
         raise BadArchive(f"{archive} is damaged, or no ZIP file ({error}); get it again") from None
     except OSError as error:
         raise SegMateError(f"cannot read {archive}: {error.strerror or error}") from None
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    """Raise SegMateError before a byte is written that would not fit."""
+    there = next(parent for parent in folder.absolute().parents if parent.is_dir())
+    try:
+        free = shutil.disk_usage(there).free
+    except OSError:
+        return
+    if needed > free:
+        raise SegMateError(
+            f"{there} has {free / 1e6:.0f} MB left, {needed / 1e6:.0f} MB are needed to unpack: make room, or"
+            " choose another folder with --to or SEGMATE_MODELS"
+        )
 
 
 def _checked(
@@ -96,6 +113,8 @@ def _checked(
         raise refuse(f"it has {len(entries)} entries, a model has at most {limits.files}")
     unpacked = sum(entry.file_size for entry in entries)
     packed = sum(entry.compress_size for entry in entries)
+    if packed > archive.stat().st_size:
+        raise refuse("its entries overlap, as only a bomb's do")
     if unpacked > limits.bytes:
         raise refuse(f"it unpacks to {unpacked / 1e9:.1f} GB, a model to at most {limits.bytes / 1e9:.1f} GB")
     for size, held, what in [

@@ -10,17 +10,22 @@ The syntax: docs.monai.io, "Bundle configuration" (MONAI 1.6).
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from SegMateCore.errors import SegMateError
-from SegMateCore.json_text import parse_json
+from SegMateCore.json_entries import read_json, short
 
 SWITCH = "displayable_configs#highres"
-# The genuine files have some ten thousand bytes.
-_LARGEST_FILE = 4_000_000
+_REMEDY = (
+    "expected the folder of a MONAI bundle with configs/inference.json, configs/metadata.json and"
+    " models/model.pt"
+)
 _DEEPEST_REFERENCE = 8
+# In one entry, with all to which it refers; lists of references to lists of references grow without end.
+_MOST_VALUES = 10_000
 _REFERENCE = re.compile(r"@(\w+(?:(?:#|::)\w+)*)")
 _NUMBERS = r"\[[\d.,\s]*\]"
 _QUOTED = r"'[^'\\]*'|\"[^\"\\]*\""
@@ -36,7 +41,7 @@ class BundleConfig:
     def __init__(self, path: Path, high_resolution: bool = True):
         self.path = path
         self.high_resolution = high_resolution
-        self.content = _read_object(path)
+        self.content = read_json(path, _REMEDY).values
 
     @property
     def has_switch(self) -> bool:
@@ -56,7 +61,7 @@ class BundleConfig:
             if default is _MISSING:
                 raise SegMateError(f'{self.path} has no entry "{entry}", which is needed')
             return default
-        return self._literal(raw, entry, 0)
+        return self._literal(raw, entry, 0, iter(range(_MOST_VALUES)))
 
     def component(self, entry: str, name: str, known: Collection[str]) -> None:
         """Refuse an entry that is not MONAI's class `name`, or has arguments besides `known`."""
@@ -91,25 +96,31 @@ class BundleConfig:
         for key in entry.replace("::", "#").split("#"):
             if isinstance(value, Mapping) and key in value:
                 value = value[key]
-            elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+            elif isinstance(value, list) and re.fullmatch("[0-9]{1,9}", key) and int(key) < len(value):
                 value = value[int(key)]
             else:
                 return _MISSING
         return value
 
-    def _literal(self, raw: object, entry: str, depth: int) -> object:
+    def _literal(self, raw: object, entry: str, depth: int, allowed: Iterator[int]) -> object:
+        """depth: references that led here. allowed: runs out when there are too many values."""
+        if next(allowed, None) is None:
+            raise self.refusal(entry, f"refers to more than {_MOST_VALUES} values")
         if isinstance(raw, list):
-            return [self._literal(item, f"{entry}#{index}", depth) for index, item in enumerate(raw)]
+            items = enumerate(raw)
+            return [self._literal(item, f"{entry}#{index}", depth, allowed) for index, item in items]
         if isinstance(raw, Mapping):
-            return {key: self._literal(item, f"{entry}#{key}", depth) for key, item in raw.items()}
+            return {
+                key: self._literal(item, f"{entry}#{key}", depth, allowed) for key, item in raw.items()
+            }
         if not isinstance(raw, str) or not raw.lstrip().startswith(("$", "@")):
             return raw
         reference, choice = _REFERENCE.fullmatch(raw), _CHOICE.fullmatch(raw)
         if reference and depth < _DEEPEST_REFERENCE:
             found = self._raw(reference[1])
             if found is _MISSING:
-                raise self.refusal(entry, f"refers to {raw}, which is not there")
-            return self._literal(found, entry, depth + 1)
+                raise self.refusal(entry, f"refers to {short(raw)}, which is not there")
+            return self._literal(found, entry, depth + 1, allowed)
         if choice and self.has_switch:
             return self._chosen(choice, entry)
         raise self.refusal(
@@ -121,7 +132,7 @@ class BundleConfig:
         if text[0] in "'\"":
             return text[1:-1]
         try:
-            return parse_json(text)
+            return json.loads(text)
         except ValueError:
             raise self.refusal(entry, f"has {_short(text)}, expected a list of numbers") from None
 
@@ -132,29 +143,5 @@ def target(raw: object) -> str | None:
     return name.rpartition(".")[2] if isinstance(name, str) else None
 
 
-def _read_object(path: Path) -> dict:
-    if not path.is_file():
-        raise SegMateError(
-            f"no {path}; expected the folder of a MONAI bundle with configs/inference.json,"
-            " configs/metadata.json and models/model.pt"
-        )
-    try:
-        with open(path, "rb") as stream:
-            text = stream.read(_LARGEST_FILE + 1)
-        if len(text) > _LARGEST_FILE:
-            raise SegMateError(f"{path} is larger than {_LARGEST_FILE // 1_000_000} MB: no configuration")
-        content = parse_json(text.decode("utf-8"))
-    except OSError as error:
-        raise SegMateError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise SegMateError(f"{path} is not valid JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise SegMateError(f"{path} holds a {type(content).__name__}, expected a JSON object")
-    return content
-
-
 def _short(value: object) -> str:
-    if value is _MISSING:
-        return "missing"
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return "missing" if value is _MISSING else short(value)

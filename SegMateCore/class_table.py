@@ -18,6 +18,7 @@ from importlib import resources
 import numpy as np
 
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_entries import short
 from SegMateCore.organs import LARGEST_LABEL, MODIFIER_CODES, NINE, Organ, OrganSet
 
 NINE_NAME, ALL_NAME = "nine", "all"
@@ -26,6 +27,7 @@ BACKGROUND = "background"
 ENOUGH_OF_NINE = 5
 # Of each of red, green and blue: more colours than labels.
 COLOUR_STEPS = range(40, 241, 25)
+_LONGEST_NAME = 80
 
 Place = tuple[int, int]  # (part, channel)
 
@@ -62,7 +64,8 @@ def organ_sets_of(*class_names: Sequence[str]) -> dict[str, OrganSetChoice]:
     class_names: names of all channels in their order, "background" among them; case, spaces, underscores and
     the order of the words do not matter. The set to begin with comes first. A class that two networks have is
     taken from the first. "nine" is absent where none of the nine is covered, "all" where it would be the same
-    as "nine". Raises SegMateError for no or doubled names, and for more classes than a label map holds.
+    as "nine". Raises SegMateError for names that are doubled or cannot be shown, and for more
+    classes than a label map holds.
     """
     channels = _channels(class_names)
     if not channels:
@@ -79,6 +82,15 @@ def organ_sets_of(*class_names: Sequence[str]) -> dict[str, OrganSetChoice]:
     if len(nine.organs) < ENOUGH_OF_NINE:
         return {ALL_NAME: everything, NINE_NAME: nine}
     return {NINE_NAME: nine, ALL_NAME: everything}
+
+
+def check_class_names(names: Sequence[object]) -> None:
+    """Raise SegMateError for a name that cannot be shown in one line of a list."""
+    for name in names:
+        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.strip()) <= _LONGEST_NAME:
+            raise SegMateError(
+                f"a class of the network is called {short(name)}, expected a short name of printable letters"
+            )
 
 
 def words_of(class_name: str) -> tuple[str, ...]:
@@ -126,6 +138,7 @@ def _channels(class_names: Sequence[Sequence[str]]) -> dict[str, Place]:
     """Class name -> (part, channel) of the first part that has it, in order of parts and channels."""
     found, seen = {}, set()
     for part, names in enumerate(class_names):
+        check_class_names(names)
         here = [_identity(name) for name in names]
         doubled = sorted({name for name, identity in zip(names, here) if here.count(identity) > 1})
         if doubled:

@@ -7,6 +7,7 @@ one line that is redrawn on a terminal, and into an occasional line in a log fil
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -20,6 +21,7 @@ from typing import TextIO
 # Seconds between two drawings of the line on a terminal, and between two lines of a log.
 REDRAW_S = 0.1
 LOG_S = 10.0
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # What stages count; others have nothing better than steps.
 UNITS = {
     "segment": "slices", "probabilities": "slices", "prepare": "cases", "download": "MB", "unpack": "MB",
@@ -37,8 +39,10 @@ def note(text: str) -> None:
 
 
 def _write(stream: TextIO, text: str) -> None:
-    """One line or more, safe on terminals that cannot show every character."""
+    """One line or more, safe on terminals that cannot show every character, and on those that obey some."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
+    # Texts of files may hold commands to terminals.
+    text = _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
     stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
     stream.flush()
 

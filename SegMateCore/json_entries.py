@@ -6,6 +6,8 @@ Takes a path, gives an Entries. Nothing in the file is evaluated, imported or ca
 from __future__ import annotations
 
 import math
+import reprlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +82,10 @@ def read_json(path: Path, remedy: str) -> Entries:
 
 
 def is_finite(value: object) -> bool:
-    """Whether a JSON value is a finite number (not a boolean)."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a JSON value is a number (not a boolean) that a float can hold."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # math.isfinite raises for whole numbers of hundreds of digits, which JSON may have.
+    return number and abs(value) <= sys.float_info.max
 
 
 def is_count(value: object, largest: float = math.inf) -> bool:
@@ -90,6 +94,14 @@ def is_count(value: object, largest: float = math.inf) -> bool:
 
 
 def short(value: object) -> str:
-    """The value for a message, at most 60 characters."""
-    text = repr(value)
+    """The value for a message, at most 60 characters; quick, however large or interwoven the value is."""
+    try:
+        text = _SHORT.repr(value)
+    except (ValueError, RecursionError):  # whole numbers of thousands of digits
+        text = f"a {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, 60, 60, 60
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = _SHORT.maxset = 12

@@ -26,7 +26,7 @@ def parse_json(text: str | bytes, constants: bool = True) -> object:
             text, parse_float=finite_number, parse_constant=float if constants else _refused_constant
         )
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError(f"it has entries more than {DEEPEST} levels deep") from None
     check_depth(value)
     check_whole_numbers(value)
     return value
@@ -43,7 +43,7 @@ def finite_number(text: str) -> float:
 def check_depth(value: object) -> None:
     """Raise ValueError where lists and dictionaries are nested deeper than 64."""
     if sum(1 for _ in _levels(value)) > DEEPEST + 1:
-        raise ValueError(f"it is nested deeper than {DEEPEST}")
+        raise ValueError(f"it has entries more than {DEEPEST} levels deep")
 
 
 def check_whole_numbers(value: object) -> None:

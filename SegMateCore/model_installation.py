@@ -25,15 +25,15 @@ from SegMateCore.errors import SegMateError
 from SegMateCore.model_folders import entries_below, find_model_folders, wanted_folders
 from SegMateCore.model_manifest import ManifestEntry, Source, checked_model_name
 from SegMateCore.models_folder import (
+    SUFFIXES,
     download_folder,
     installed_models,
     models_folder,
     read_record,
+    record_path,
     write_record,
 )
 from SegMateCore.version import __version__
-
-CHECKPOINT_SUFFIXES = (".safetensors", ".onnx")
 
 # progress(stage, done, total); sizes are in MB
 Progress = Callable[[str, int, int], None]
@@ -116,6 +116,7 @@ def import_model(
     entry = manifest.get(name)
     work = how.folder / "downloads" / f"{name}.import"
     with only_here(work, "imported"):
+        _clear(work / "content")  # what a killed import has left
         try:
             files = None if entry is None else _files_of(entry, paths)
             if files is not None:
@@ -162,7 +163,7 @@ def _from_folders(
         unpack(path, roots[-1], None, how.megabytes("unpack"), how.cancelled)
     found = find_model_folders(roots)
     files = [file for root in roots for file in entries_below(root)]
-    ready = [file for file in files if file.suffix.lower() in CHECKPOINT_SUFFIXES]
+    ready = [file for file in files if file.suffix.lower() in SUFFIXES]
     if len(ready) == 1 and not found:
         return _from_checkpoint(ready[0], name, entry, work, how)
     if entry is not None:
@@ -189,7 +190,7 @@ def _from_checkpoint(
     file = check_file(path, Expected(), how.cancelled)
     record["sources"] = [{"path": str(path.absolute()), "bytes": file.bytes, "sha256": file.sha256}]
     suffix = path.suffix.lower()
-    if suffix in CHECKPOINT_SUFFIXES:
+    if suffix in SUFFIXES:
         made = work / f"{name}{suffix}"
         with atomic_path(made) as temporary:
             shutil.copyfile(path, temporary)
@@ -231,11 +232,17 @@ def _put(made: Path, name: str, record: dict, how: Installation) -> Path:
         known = before.get(source.get("url"))
         source["changed"] = known is not None and known != source.get("sha256")
     record["weights_sha256"] = checkpoint.weights_sha256
-    write_record(target, record)
     try:
+        # Whatever fails on the way, no record tells of another file than the one beside it.
+        record_path(target).unlink(missing_ok=True)
         os.replace(made, target)
+        for suffix in SUFFIXES:
+            if suffix != made.suffix:
+                # It has the same name, and might be taken instead.
+                (how.folder / f"{name}{suffix}").unlink(missing_ok=True)
     except OSError as error:
         raise SegMateError(f"cannot write {target}: {error.strerror or error}") from error
+    write_record(target, record)
     return target
 
 
@@ -256,7 +263,8 @@ def _name_of(paths: Sequence[Path], manifest: dict[str, ManifestEntry]) -> str:
         raise SegMateError(f"{paths[0].name} belongs to {' and '.join(entries)}: choose one with --name")
     if entries:
         return entries[0]
-    return paths[0].name if paths[0].is_dir() else paths[0].stem
+    # Made absolute, since "." has no name.
+    return paths[0].absolute().resolve().name if paths[0].is_dir() else paths[0].stem
 
 
 def _record(name: str, entry: ManifestEntry | None) -> dict:

@@ -123,7 +123,8 @@ def checked_model_name(name: str) -> str:
     """The name, if it can be that of a file everywhere. Raises SegMateError."""
     if not _NAME.fullmatch(name) or name.endswith("."):
         raise SegMateError(
-            f'"{name}" cannot be the name of a model: expected letters, digits, ".", "_" and "-", at most 100'
+            f'"{name}" cannot be the name of a model: expected letters, digits, ".", "_" and "-", at most'
+            " 100; give another --name"
         )
     return name
 

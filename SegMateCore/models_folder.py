@@ -56,10 +56,15 @@ def download_folder(name: str, folder: Path) -> Path:
     return folder / "downloads" / name
 
 
+def record_path(path: Path) -> Path:
+    """The file that says where the model in `path` came from."""
+    return path.with_name(f"{path.stem}.json")
+
+
 def read_record(path: Path) -> dict:
     """Where the model in `path` came from; {} where that is not known."""
     try:
-        record = parse_json(path.with_name(f"{path.stem}.json").read_text(encoding="utf-8"))
+        record = parse_json(record_path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     sources = record.get("sources", []) if isinstance(record, dict) else None
@@ -68,5 +73,5 @@ def read_record(path: Path) -> dict:
 
 def write_record(path: Path, record: dict) -> None:
     """Beside the model in `path`. Raises SegMateError."""
-    with atomic_write(path.with_name(f"{path.stem}.json")) as stream:
+    with atomic_write(record_path(path)) as stream:
         stream.write(json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n")

@@ -1,7 +1,7 @@
 """A bundle of the MONAI Model Zoo as a checkpoint: its SegResNet, its preprocessing, its classes.
 
 Takes the folder with configs/inference.json, configs/metadata.json and models/*.pt, gives a Checkpoint in
-memory. The configuration is read as data (bundle_config.py), weights without unpickling (torch_file.py).
+memory. The configuration is read as data (bundle_config.py), weights without unpickling (torch_archive.py).
 Bundles with two resolutions (whole-body CT: 1.5 and 3 mm) keep the weights of the second in model_lowres.pt.
 """
 
@@ -21,11 +21,12 @@ from SegMateCore.bundle_recipe import (
     weights_file_name,
 )
 from SegMateCore.checkpoint import Checkpoint
-from SegMateCore.class_table import BACKGROUND, organ_sets_of
+from SegMateCore.class_table import BACKGROUND, check_class_names, organ_sets_of
 from SegMateCore.errors import SegMateError
-from SegMateCore.models import create_model
+from SegMateCore.json_entries import short
 from SegMateCore.models.segresnet_options import SegResNetOptions
-from SegMateCore.torch_file import array_of, load_torch_file, named_tensors
+from SegMateCore.network_shapes import disagreement, network_shapes
+from SegMateCore.torch_archive import TorchArchive
 
 CLASSES = "network_data_format#outputs#pred#channel_def"
 # What torch.save was given: the bare state dict, or one under a name that MONAI's loader knows.
@@ -34,7 +35,6 @@ SOURCE = "https://github.com/Project-MONAI/model-zoo"
 # Licences of the data that bundles name as theirs.
 _DATA = {"TotalSegmentator": ("CC-BY-4.0", "https://zenodo.org/record/6802614")}
 _LICENCE_BYTES = 20_000
-_LONGEST_NAME = 80
 
 
 def is_bundle(folder: Path) -> bool:
@@ -92,12 +92,13 @@ def _classes(metadata: BundleConfig, count: int) -> list[str]:
     if not isinstance(named, Mapping) or set(named) != {str(channel) for channel in range(count)}:
         size = len(named) if isinstance(named, Mapping) else named
         raise metadata.refusal(
-            CLASSES, f"names {size!r} channels, expected {count}, the network's, from 0 to {count - 1}"
+            CLASSES, f"names {short(size)} channels, expected {count}, the network's, from 0 to {count - 1}"
         )
     names = [named[str(channel)] for channel in range(count)]
-    for channel, name in enumerate(names):
-        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.strip()) <= _LONGEST_NAME:
-            raise metadata.refusal(f"{CLASSES}#{channel}", f"is {name!r:.60}, expected a short name")
+    try:
+        check_class_names(names)
+    except SegMateError as error:
+        raise metadata.refusal(CLASSES, f"is refused: {error}") from None
     if names[0].lower() != BACKGROUND:
         raise metadata.refusal(f"{CLASSES}#0", f"is {names[0]!r}, expected {BACKGROUND!r}")
     return names
@@ -168,22 +169,13 @@ def _weights(path: Path, options: SegResNetOptions) -> dict[str, np.ndarray]:
         raise SegMateError(
             f"no {path}: the bundle's weights are downloaded apart; its large_files.yml says from where"
         )
-    content = load_torch_file(path)
-    import torch
-
-    with torch.device("meta"):
-        network = create_model("segresnet", **options.to_dict())
-    expected = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
-    try:
-        tensors = named_tensors(content, CONTAINERS)
-    except SegMateError as error:
-        raise SegMateError(f"{path}: {error}; expected the weights of a SegResNet") from None
-    found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    wrong = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
-    if wrong:
-        key = wrong[0]
-        raise SegMateError(
-            f"{path} does not fit the network of its configuration: {len(wrong)} weights disagree, e.g."
-            f" {key!r} has the shape {found.get(key, 'none')}, expected {expected.get(key, 'none')}"
-        )
-    return {key: array_of(tensor) for key, tensor in tensors.items()}
+    expected = network_shapes("segresnet", options.to_dict(), path)
+    with TorchArchive(path) as archive:
+        try:
+            tensors = archive.named_tensors(CONTAINERS)
+        except SegMateError as error:
+            raise SegMateError(f"{path}: {error}; expected the weights of a SegResNet") from None
+        differ = disagreement({key: tensor.shape for key, tensor in tensors.items()}, expected)
+        if differ:
+            raise SegMateError(f"{path} does not fit the network of its configuration: {differ}")
+        return {key: archive.array(tensor) for key, tensor in tensors.items()}

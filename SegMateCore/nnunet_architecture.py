@@ -15,6 +15,7 @@ _NETWORKS = {"PlainConvUNet": "nnunet_plain", "ResidualEncoderUNet": "nnunet_res
 _BLOCKS = {"nnunet_plain": "n_conv_per_stage", "nnunet_residual": "n_blocks_per_stage"}
 _NORMS = {"InstanceNorm3d": "instance", "BatchNorm3d": "batch"}
 _NONLINEARITIES = {"LeakyReLU": "leaky_relu", "ReLU": "relu"}
+_STAGES = range(2, 13)
 _DROPOUTS = ("Dropout", "Dropout2d", "Dropout3d")
 # Arguments of the original classes that ask for other layers, and the values with which they do not.
 _OFF = {
@@ -60,6 +61,8 @@ def network_of(configuration: Entries, channels: int) -> tuple[str, dict]:
 def _old_arguments(configuration: Entries, class_name: str) -> Entries:
     """The arguments that the old form means."""
     blocks = configuration.sequence("n_conv_per_stage_encoder")
+    if len(blocks) not in _STAGES:
+        raise configuration.refused("n_conv_per_stage_encoder", "2 to 12 stages")
     base, most = configuration.get("UNet_base_num_features"), configuration.get("unet_max_num_features")
     if not is_count(base):
         raise configuration.refused("UNet_base_num_features", "a whole number from 1")
@@ -110,7 +113,7 @@ def _check_known(arguments: Entries, name: str) -> None:
 def _stages(arguments: Entries, name: str) -> dict:
     """What differs from stage to stage; a single number stands for all stages, as in the original."""
     stages = arguments.get("n_stages")
-    if not is_count(stages) or not 2 <= stages <= 12:
+    if type(stages) is not int or stages not in _STAGES:
         raise arguments.refused("n_stages", "a whole number from 2 to 12")
     options = {
         "features": _repeated(arguments, "features_per_stage", stages),

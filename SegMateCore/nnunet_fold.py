@@ -7,18 +7,21 @@ and over which axes of its patches mirroring was learnt.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_entries import is_count, is_finite, short
 from SegMateCore.nnunet_weights import network_weights
 from SegMateCore.torch_archive import TorchArchive
 
 CHECKPOINT_NAME = "checkpoint_final.pth"
 _PREFIX = "fold_"
+# The name of a class; texts of other kinds are not shown to users.
+_TRAINER = re.compile(r"\w{1,100}")
+_MOST_EPOCHS = 10**9
 # The training on all cases, beside the five of the cross-validation.
 _ALL = "all"
 
@@ -68,11 +71,11 @@ def record_of(fold: str, archive: TorchArchive) -> FoldRecord:
     trainer, epochs, best = (content.get(key) for key in ("trainer_name", "current_epoch", "_best_ema"))
     return FoldRecord(
         fold,
-        trainer if isinstance(trainer, str) else "unknown",
+        trainer if isinstance(trainer, str) and _TRAINER.fullmatch(trainer) else "unknown",
         configuration if isinstance(configuration, str) else None,
         _mirror_axes(content.get("inference_allowed_mirroring_axes"), archive.path),
-        epochs if type(epochs) is int else None,
-        float(best) if isinstance(best, (int, float)) and np.isfinite(best) else None,
+        epochs if is_count(epochs, _MOST_EPOCHS) else None,
+        float(best) if is_finite(best) else None,
         any(name.endswith(".norm.running_mean") for name in names),
     )
 
@@ -82,6 +85,7 @@ def _mirror_axes(given: object, path: Path) -> tuple[int, ...]:
     valid = isinstance(axes, (tuple, list)) and all(type(axis) is int and 0 <= axis <= 2 for axis in axes)
     if not valid or len(set(axes)) != len(axes):
         raise SegMateError(
-            f'{path}: "inference_allowed_mirroring_axes" is {axes!r}; expected different axes from 0, 1, 2'
+            f'{path}: "inference_allowed_mirroring_axes" is {short(axes)}; expected different axes from 0, 1'
+            " and 2"
         )
     return tuple(sorted(axes))

@@ -14,10 +14,10 @@ from SegMateCore.errors import SegMateError
 from SegMateCore.json_entries import Entries, is_count, is_finite, short
 from SegMateCore.nnunet_architecture import network_of
 from SegMateCore.normalisation import Normalisation
+from SegMateCore.patch_plan import LARGEST_SIDE
 
 _PREPROCESSOR, _LABEL_MANAGER = "DefaultPreprocessor", "LabelManager"
 _DEFAULT_RESAMPLING = "resample_data_or_seg_to_shape"
-_LARGEST_SIDE = 2048
 _ORDERS = {"data": 3, "probabilities": 1}
 # nnU-Net's: half a patch between patches, a Gaussian of an eighth of it, zeros around small volumes.
 _PATCHES = {"overlap": 0.5, "steps": "spread", "sigma": 0.125, "padding": "zero"}
@@ -43,8 +43,8 @@ def planned_part(plans: Entries, name: str, channels: int) -> PlannedPart:
     """The configuration `name` with a network of `channels` outputs. Raises SegMateError."""
     configuration = resolved_configuration(plans, name)
     _check_supported(plans, configuration, name)
-    sizes = f"whole numbers of voxels from 1 to {_LARGEST_SIDE}"
-    size = configuration.triple("patch_size", sizes, lambda side: is_count(side, _LARGEST_SIDE))
+    sizes = f"whole numbers of voxels from 1 to {LARGEST_SIDE}"
+    size = configuration.triple("patch_size", sizes, lambda side: is_count(side, LARGEST_SIDE))
     network, options = network_of(configuration, channels)
     _check_divisible(configuration, size, options["strides"])
     axes = plans.triple("transpose_forward", "axes, 0, 1 and 2 in any order", lambda axis: type(axis) is int)

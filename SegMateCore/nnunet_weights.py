@@ -8,13 +8,13 @@ begin with "module." (several GPUs) or hold "_orig_mod." (torch.compile).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 import numpy as np
 
 from SegMateCore.errors import SegMateError
-from SegMateCore.models import create_model
-from SegMateCore.torch_archive import StoredTensor, TorchArchive
+from SegMateCore.json_entries import short
+from SegMateCore.network_shapes import disagreement, network_shapes
+from SegMateCore.torch_archive import PARALLEL_PREFIX, StoredTensor, TorchArchive
 
 _COPIED_ENCODER = "decoder.encoder."
 _ORIGINAL_OF = re.compile(r"\.all_modules\.(\d+)\.")
@@ -32,7 +32,9 @@ def network_weights(archive: TorchArchive) -> dict[str, list[tuple[str, StoredTe
     found: dict[str, list[tuple[str, StoredTensor]]] = {}
     for key, tensor in state.items():
         if not isinstance(key, str) or not isinstance(tensor, StoredTensor):
-            raise SegMateError(f"{archive.path}: the weight {key!r} is no tensor; copy or download it again")
+            raise SegMateError(
+                f"{archive.path}: the weight {short(key)} is no tensor; copy or download it again"
+            )
         found.setdefault(_original(key), []).append((key, tensor))
     return found
 
@@ -44,44 +46,22 @@ def read_weights(archive: TorchArchive, network: tuple[str, dict]) -> dict[str, 
     """
     found = network_weights(archive)
     shapes = {name: copies[0][1].shape for name, copies in found.items()}
-    _check_fits(archive, shapes, *network)
+    differ = disagreement(shapes, network_shapes(*network, archive.path))
+    if differ:
+        raise SegMateError(
+            f"{archive.path} does not fit the network of its plans: {differ}. Give the plans.json and"
+            " dataset.json of this training; networks that a trainer changed cannot be imported"
+        )
     return {name: _single(archive, copies) for name, copies in found.items()}
 
 
 def _original(key: str) -> str:
     """The name of which `key` is a copy, or itself."""
-    key = key.replace("_orig_mod.", "").removeprefix("module.")
+    key = key.replace("_orig_mod.", "").removeprefix(PARALLEL_PREFIX)
     if key.startswith(_COPIED_ENCODER):
         key = key.removeprefix("decoder.")
     # In a block the convolution comes first; of what follows only the norm has weights.
     return _ORIGINAL_OF.sub(lambda match: ".conv." if match[1] == "0" else ".norm.", key)
-
-
-def _check_fits(
-    archive: TorchArchive, shapes: Mapping[str, tuple[int, ...]], name: str, options: dict
-) -> None:
-    """Builds the network without memory for its weights."""
-    try:
-        import torch
-    except ImportError as error:
-        raise SegMateError(
-            f"importing {archive.path} needs PyTorch ({error}): pip install 'segmate-core[torch]'"
-        ) from None
-    with torch.device("meta"):
-        model = create_model(name, **options)
-    expected = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    wrong = sorted(key for key in expected.keys() | shapes.keys() if expected.get(key) != shapes.get(key))
-    if wrong:
-        key = wrong[0]
-        raise SegMateError(
-            f"{archive.path} does not fit the network of its plans: {len(wrong)} weights differ, e.g. {key} "
-            f"has the shape {_shape(shapes, key)}, the network {_shape(expected, key)}. Give the plans.json "
-            "and dataset.json of this training; networks that a trainer changed cannot be imported"
-        )
-
-
-def _shape(shapes: Mapping[str, tuple[int, ...]], key: str) -> str:
-    return str(list(shapes[key])) if key in shapes else "none"
 
 
 def _single(archive: TorchArchive, copies: list[tuple[str, StoredTensor]]) -> np.ndarray:

@@ -16,6 +16,7 @@ from functools import partial
 import numpy as np
 
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_entries import is_finite, short
 
 KINDS = ("ct", "zscore", "zscore_nonzero_minmax")
 _NUMBERS = ("low", "high", "mean", "std")
@@ -35,14 +36,15 @@ class Normalisation:
 
     def __post_init__(self):
         if self.kind not in KINDS:
-            raise SegMateError(f"normalisation: kind is {self.kind!r}, expected one of {', '.join(KINDS)}")
+            known = ", ".join(KINDS)
+            raise SegMateError(f"normalisation: kind is {short(self.kind)}, expected one of {known}")
         given = {name: getattr(self, name) for name in _NUMBERS}
         if self.kind != "ct":
             if any(value is not None for value in given.values()):
-                raise SegMateError(f"normalisation: {self.kind} takes no numbers, {given} given")
-        elif not all(_is_number(value) for value in given.values()) or self.low >= self.high or self.std <= 0:
+                raise SegMateError(f"normalisation: {self.kind} takes no numbers, {short(given)} given")
+        elif not all(is_finite(value) for value in given.values()) or self.low >= self.high or self.std <= 0:
             raise SegMateError(
-                f"normalisation: {given}, expected four numbers in HU, low below high and std above 0"
+                f"normalisation: {short(given)}, expected four numbers in HU, low below high and std above 0"
             )
 
     @classmethod
@@ -132,7 +134,3 @@ def _statistics(
     if count == 0:
         return 0.0, 0.0, low, high, zeros
     return total / count, math.sqrt(squares / count), float(low), float(high), zeros
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

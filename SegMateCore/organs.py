@@ -18,14 +18,12 @@ from SegMateCore.errors import SegMateError
 
 MODIFIER_CODES = {"left": "7771000", "right": "24028007"}
 LARGEST_LABEL = 255
-# A name becomes that of a file: none may lead to another folder.
-_NO_FILE_NAME = re.compile(r'[\x00-\x1f\x7f/\\:\ud800-\udfff]')
-_LONGEST_NAME = 100
+_LONGEST_TEXT = 200
 
 
 def organ_key(name: str) -> str:
     """What an organ's name is compared by, however it is written: "left_lung" of "Left lung"."""
-    return name.strip().lower().replace(" ", "_")
+    return _as_file_name(name.strip().lower())
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Organ:
     @property
     def key(self) -> str:
         """The name as used in file names: "left_lung"."""
-        return self.name.replace(" ", "_")
+        return _as_file_name(self.name)
 
     @property
     def modifier_code(self) -> str | None:
@@ -147,6 +145,15 @@ class OrganSet:
         return cls(tuple(_organ_from_row(row) for row in rows))
 
 
+def _is_shown(text: str) -> bool:
+    return bool(text.strip()) and text.isprintable() and len(text) <= _LONGEST_TEXT
+
+
+def _as_file_name(name: str) -> str:
+    """Without what some system takes for more than a letter of a file's name, such as the way to a folder."""
+    return re.sub(r'[\s<>:"/\\|?*\x00-\x1f\x7f]', "_", name)
+
+
 def _organ_from_row(row: dict) -> Organ:
     fields = set(Organ.__dataclass_fields__)
     if not isinstance(row, dict) or not fields - {"partner"} <= set(row) <= fields:
@@ -155,9 +162,7 @@ def _organ_from_row(row: dict) -> Organ:
     rgb, label = row["rgb"], row["label"]
     texts = [row["name"], *([] if row["code"] is row["meaning"] is None else [row["code"], row["meaning"]])]
     problems = {
-        "name, code and meaning": not all(isinstance(text, str) and text.strip() for text in texts),
-        f"name (at most {_LONGEST_NAME} characters, none of them / \\ : or a control character)":
-        isinstance(row["name"], str) and not _can_be_file_name(row["name"]),
+        "name, code and meaning": not all(isinstance(text, str) and _is_shown(text) for text in texts),
         f"label (1 to {LARGEST_LABEL})": type(label) is not int or not 1 <= label <= LARGEST_LABEL,
         "modifier (left, right or null)": row["modifier"] not in (None, *MODIFIER_CODES),
         "rgb (three integers 0 to 255)": not isinstance(rgb, (list, tuple)) or len(rgb) != 3
@@ -168,10 +173,6 @@ def _organ_from_row(row: dict) -> Organ:
     if wrong:
         raise SegMateError(f"the organ table has a wrong {wrong[0]} in the row {row!r:.300}; mend that row")
     return Organ(**{**row, "rgb": tuple(rgb)})
-
-
-def _can_be_file_name(name: str) -> bool:
-    return len(name) <= _LONGEST_NAME and not _NO_FILE_NAME.search(name)
 
 
 def _bundled() -> OrganSet:

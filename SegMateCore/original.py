@@ -1,8 +1,9 @@
 """Checkpoints of the original SegMate project (.pth): which variant is it, and as a Checkpoint of ours.
 
 Takes a .pth, raw or under "model_state" / "model_state_dict", with or without "module." before every key;
-gives a Checkpoint in memory. Read with weights_only=True: a file with code in it is refused, nothing in it
-runs. The variant is found from keys and shapes alone (the original keeps it only in the file's name).
+gives a Checkpoint in memory. Read without unpickling (torch_archive.py): a file with code in it is refused,
+nothing in it runs. The variant is found from keys and shapes alone (the original keeps it only in the name
+of the file).
 
 What the original did to a CT before the network saw it, and so what an imported checkpoint asks for:
 - closest canonical (RAS) orientation and no resampling; weights were trained at 1.5 mm;
@@ -16,19 +17,15 @@ What the original did to a CT before the network saw it, and so what an imported
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.errors import SegMateError
-from SegMateCore.models import create_model, list_models, model_entry, model_options
+from SegMateCore.models import list_models, model_entry, model_options
+from SegMateCore.network_shapes import Shapes, disagreement, network_shapes
 from SegMateCore.organs import NINE
-from SegMateCore.torch_file import array_of, load_torch_file, named_tensors
-
-if TYPE_CHECKING:
-    import torch
+from SegMateCore.torch_archive import StoredTensor, TorchArchive
 
 CONTAINERS = ("model_state", "model_state_dict")
 WINDOW_HU = (-1000.0, 400.0)
@@ -36,8 +33,6 @@ WINDOW_HU = (-1000.0, 400.0)
 _ACCIDENT = 127.5
 LICENCE = "unknown; ask the authors (their repository carries no licence)"
 SOURCE = "https://arxiv.org/abs/2602.23903"
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 # (a key of the encoder's first layer, width of its deepest map) -> encoder.
 _ENCODERS = {
@@ -65,19 +60,19 @@ def read_original(path: str | Path) -> Checkpoint:
     Raises SegMateError: not readable, code inside, no network of the original, not its nine organs.
     """
     path = Path(path)
-    content = load_torch_file(path)
-    try:
-        tensors = _named(content)
-        found = recognise({key: tuple(tensor.shape) for key, tensor in tensors.items()})
-    except SegMateError as error:
-        raise SegMateError(f"{path}: {error}") from None
-    if found.options["organs"] != len(NINE):
-        raise SegMateError(
-            f"{path} has {found.options['organs']} output channels; expected the original's {len(NINE)} "
-            f"organs. The file does not say which organs these are, so it cannot be imported."
-        )
-    dropped = set(found.dropped)
-    weights = {key: array_of(tensor) for key, tensor in tensors.items() if key not in dropped}
+    with TorchArchive(path) as archive:
+        try:
+            tensors = _named(archive)
+            found = recognise({key: tensor.shape for key, tensor in tensors.items()})
+        except SegMateError as error:
+            raise SegMateError(f"{path}: {error}") from None
+        if found.options["organs"] != len(NINE):
+            raise SegMateError(
+                f"{path} has {found.options['organs']} output channels; expected the original's {len(NINE)} "
+                f"organs. The file does not say which organs these are, so it cannot be imported."
+            )
+        dropped = set(found.dropped)
+        weights = {key: archive.array(tensor) for key, tensor in tensors.items() if key not in dropped}
     return Checkpoint.in_memory(original_document(found, path.name), [weights], path)
 
 
@@ -211,25 +206,14 @@ def _dead_keys(shapes: Shapes) -> tuple[str, ...]:
 
 
 def _check_agrees(name: str, options: dict, shapes: Shapes) -> None:
-    """Raises unless the network has exactly these keys and shapes; costs no memory for weights."""
-    import torch
-
-    with torch.device("meta"):
-        model = create_model(name, **options)
-    expected = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    wrong = sorted(
-        key for key in expected.keys() | dict(shapes).keys() if expected.get(key) != shapes.get(key)
-    )
-    if wrong:
-        key = wrong[0]
-        raise _unknown(
-            f"it resembles {name}, but {len(wrong)} weights disagree, e.g. {key!r} has the shape "
-            f"{shapes.get(key, 'none')}, expected {expected.get(key, 'none')}"
-        )
+    """Raises unless the network has exactly these keys and shapes."""
+    differ = disagreement(shapes, network_shapes(name, options, "a checkpoint of the original project"))
+    if differ:
+        raise _unknown(f"it resembles {name}, but {differ}")
 
 
-def _named(content: object) -> dict[str, torch.Tensor]:
+def _named(archive: TorchArchive) -> dict[str, StoredTensor]:
     try:
-        return named_tensors(content, CONTAINERS)
+        return archive.named_tensors(CONTAINERS)
     except SegMateError as error:
         raise _unknown(str(error)) from None

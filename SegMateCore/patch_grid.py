@@ -8,17 +8,20 @@ the crop, the crop at the network's spacing the working array.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
 from SegMateCore.axis_maps import LINEAR, NEAREST, SPLINE, AxisMap
+from SegMateCore.errors import SegMateError
 from SegMateCore.linear_grid import linear_positions, linear_spacing
-from SegMateCore.resampling import check_grid_memory
 from SegMateCore.volume import Volume
 
 # Voxels count as anisotropic when one side is more than this many times another (nnU-Net's
 # ANISO_THRESHOLD).
 _ANISOTROPIC = 3
+# Of the working array: 16 GB, and what a matrix from axis to axis may have.
+_MOST_VOXELS, _LONGEST_AXIS = 4e9, 20_000
 _GROWS_BACKWARDS = "LPI"
 _WORLD_AXES = ("LR", "PA", "IS")
 
@@ -110,15 +113,17 @@ def lay_patch_grid(
     canonical: Volume, orientation: str, axes: tuple[int, int, int], crop_to_nonzero: bool,
     spacing_mm: tuple[float, float, float] | None, spline: bool, finds_coarse_axis: bool,
 ) -> PatchGrid:
-    """The grid over a canonical volume. spacing_mm: (i, j, k) of the oriented array, None for its own."""
+    """The grid over a canonical volume. spacing_mm: (i, j, k) of the oriented array, None for its own.
+
+    Raises SegMateError where that is far finer than the volume.
+    """
     order, flips = view_axes(orientation, axes)
     view = view_of(canonical.voxels, order, flips)
     crop = nonzero_box(view) if crop_to_nonzero else tuple(slice(0, count) for count in view.shape)
     counts = [box.stop - box.start for box in crop]
     has_mm = tuple(canonical.spacing_mm[2 - axis] for axis in order)
     wants_mm = has_mm if spacing_mm is None else tuple(spacing_mm[2 - axis] for axis in axes)
-    sides = (max(1, round(has / wants * count)) for has, wants, count in zip(has_mm, wants_mm, counts))
-    check_grid_memory(tuple(counts), tuple(sides))
+    _check_size(counts, has_mm, wants_mm)
     there = back = None
     if finds_coarse_axis:
         there, back = coarse_axis(has_mm, wants_mm), coarse_axis(wants_mm, has_mm)
@@ -130,6 +135,16 @@ def lay_patch_grid(
     else:
         forward, backward = _linear_maps(counts, has_mm, wants_mm)
     return PatchGrid(order, flips, crop, forward, backward, there, len(canonical.voxels))
+
+
+def _check_size(counts: list[int], has_mm: tuple[float, ...], wants_mm: tuple[float, ...]) -> None:
+    sides = [count * (has / wants) for count, has, wants in zip(counts, has_mm, wants_mm)]
+    if prod(sides) > _MOST_VOXELS or max(sides) > _LONGEST_AXIS:
+        raise SegMateError(
+            f"at the network's spacing of {' x '.join(f'{mm:.3g}' for mm in wants_mm)} mm this CT has"
+            f" {' x '.join(f'{side:.4g}' for side in sides)} voxels, more than fit into memory; give a part"
+            " of it, or a checkpoint for coarser voxels"
+        )
 
 
 def _spline_maps(

@@ -15,13 +15,14 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_entries import is_finite, short
 
 STEPS = ("spread", "fixed")
 PADDINGS = ("zero", "edge")
-# Far above the patches of any network.
-MOST_VOXELS = 1 << 28
-# Beyond it there are more patches than anybody waits for, and near to 1 more than a list holds.
-LARGEST_OVERLAP = 0.99
+# Far above any network's; a mistyped or hostile file would otherwise take all memory, or run for years.
+LARGEST_SIDE = 1024
+_MOST_VOXELS = 2**27
+_LARGEST_OVERLAP = 0.95
 _SPREAD_MAXIMUM = 10.0
 _FIXED_MINIMUM = 1e-3
 
@@ -30,7 +31,7 @@ _FIXED_MINIMUM = 1e-3
 class PatchPlan:
     """How a volume is cut into patches.
 
-    size: (d0, d1, d2) voxels. overlap: share of a patch that the next one repeats, 0 to 0.99. sigma: of
+    size: (d0, d1, d2) voxels. overlap: share of a patch that the next one repeats, 0 to 0.95. sigma: of
     the Gaussian, as a share of the size, None for equal weights. padding: of volumes smaller than a patch,
     around their centre. mirror_axes: network axes over all of whose mirrorings the logits are averaged.
     Raises SegMateError.
@@ -46,15 +47,17 @@ class PatchPlan:
     def __post_init__(self):
         def need(condition: bool, field: str, expected: str) -> None:
             if not condition:
-                raise SegMateError(f"patches: {field} is {getattr(self, field)!r}, expected {expected}")
+                raise SegMateError(f"patches: {field} is {short(getattr(self, field))}, expected {expected}")
 
-        need(_whole_numbers(self.size, 1) and len(self.size) == 3 and math.prod(self.size) <= MOST_VOXELS,
-             "size", f"three whole numbers of voxels (d0, d1, d2), {MOST_VOXELS} in all at most")
-        need(_is_number(self.overlap) and 0 <= self.overlap <= LARGEST_OVERLAP, "overlap",
-             f"a share from 0 to {LARGEST_OVERLAP}")
+        need(_whole_numbers(self.size, 1) and len(self.size) == 3, "size",
+             "three whole numbers of voxels (d0, d1, d2)")
+        need(max(self.size) <= LARGEST_SIDE and math.prod(self.size) <= _MOST_VOXELS, "size",
+             f"sides up to {LARGEST_SIDE} and {_MOST_VOXELS} voxels in all")
+        need(is_finite(self.overlap) and 0 <= self.overlap <= _LARGEST_OVERLAP, "overlap",
+             f"a share from 0 to {_LARGEST_OVERLAP}")
         need(self.steps in STEPS, "steps", f"one of {', '.join(STEPS)}")
-        need(self.sigma is None or (_is_number(self.sigma) and self.sigma > 0), "sigma",
-             "a share of the patch above 0, or null")
+        need(self.sigma is None or (is_finite(self.sigma) and 0.01 <= self.sigma <= 10),
+             "sigma", "a share of the patch from 0.01 to 10, or null")
         need(self.padding in PADDINGS, "padding", f"one of {', '.join(PADDINGS)}")
         axes = self.mirror_axes
         need(_whole_numbers(axes, 0) and len(set(axes)) == len(axes) and max(axes, default=0) <= 2,
@@ -127,10 +130,6 @@ class PatchPlan:
     def _sampled(self, size: int) -> np.ndarray:
         offsets = np.arange(size) - (size - 1) / 2
         return np.exp(-(offsets**2) / (2 * (self.sigma * size) ** 2))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _whole_numbers(values: object, lowest: int) -> bool:

@@ -7,7 +7,6 @@ Nature Methods 2021) for "spline" and the coarse axis, MONAI's Spacing transform
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
@@ -16,11 +15,12 @@ import numpy as np
 from SegMateCore.axis_maps import SPLINE
 from SegMateCore.cancelling import IsCancelled, until_cancelled
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_entries import is_finite, short
 from SegMateCore.linear_grid import linear_planes
 from SegMateCore.normalisation import Normalisation
 from SegMateCore.patch_grid import PatchGrid, lay_patch_grid
 from SegMateCore.resampling import Band
-from SegMateCore.volume import LARGEST_SPACING_MM, SMALLEST_SPACING_MM, Volume, are_spacings
+from SegMateCore.volume import Volume
 
 INTERPOLATIONS = ("spline", "linear")
 _AXIS_LETTERS = ("LR", "PA", "IS")
@@ -48,14 +48,13 @@ class PatchPreprocessing:
     def __post_init__(self):
         def need(condition: bool, field: str, expected: str) -> None:
             if not condition:
-                given = getattr(self, field)
-                raise SegMateError(f"preprocessing: {field} is {given!r}, expected {expected}")
+                given = short(getattr(self, field))
+                raise SegMateError(f"preprocessing: {field} is {given}, expected {expected}")
 
         spacing = self.spacing_mm
         need(spacing is None or (isinstance(spacing, tuple) and len(spacing) == 3
-             and all(map(_is_number, spacing)) and are_spacings(spacing)), "spacing_mm",
-             f"three numbers (i, j, k) from {SMALLEST_SPACING_MM:g} to {LARGEST_SPACING_MM:g} mm, or null for"
-             " the CT's own")
+             and all(is_finite(mm) and mm > 0 for mm in spacing)), "spacing_mm",
+             "three positive numbers (i, j, k) in mm, or null for the CT's own")
         need(_is_orientation(self.orientation), "orientation",
              "three letters, one each of L or R, P or A, I or S")
         need(isinstance(self.axes, tuple) and sorted(self.axes) == [0, 1, 2], "axes",
@@ -166,7 +165,3 @@ def _is_orientation(code: object) -> bool:
     if not isinstance(code, str) or len(code) != 3:
         return False
     return all(sum(letter in axis for letter in code) == 1 for axis in _AXIS_LETTERS)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -47,13 +47,16 @@ class Global:
         return f"{self.module}.{self.name}"
 
 
-@dataclass
+@dataclass(repr=False)
 class Call:
     """A call that stays one: what was called, its arguments, and the state that was given to its result."""
 
     function: Global
     arguments: tuple
     state: object = None
+
+    def __repr__(self) -> str:
+        return f"<{self.function}>"
 
 
 @dataclass
@@ -162,18 +165,19 @@ def _build(stack: list) -> None:
         stack[-1].state = state
 
 
-def _set_items(stack: list, values: list) -> None:
+def _set_items(stack: list, values: list) -> object:
     target = stack[-1]
     if len(values) % 2:
         raise BadPickle("a key without a value")
     if isinstance(target, dict):
-        target.update(zip(map(_key, values[::2]), values[1::2]))
+        target.update(zip(map(checked_key, values[::2]), values[1::2]))
     elif not isinstance(target, Call):
         raise BadPickle("items for what is no dictionary")
+    return target
 
 
-def _key(value: object) -> object:
-    """A key or member of a set. Hashing deeply nested tuples would exhaust the C stack."""
+def checked_key(value: object) -> object:
+    """A key or member of a set, which may be hashed. Deeply nested tuples would exhaust the C stack."""
     entries = value if isinstance(value, tuple) else (value,)
     if not all(entry is None or isinstance(entry, (str, bytes, int, float)) for entry in entries):
         raise BadPickle("a key of a wrong kind")
@@ -199,9 +203,9 @@ def _append(stack: list) -> None:
 _FROM_MARK = {
     "TUPLE": lambda stack, values: stack.append(tuple(values)),
     "LIST": lambda stack, values: stack.append(values),
-    "DICT": lambda stack, values: stack.append(dict(zip(map(_key, values[::2]), values[1::2], strict=True))),
-    "FROZENSET": lambda stack, values: stack.append(frozenset(map(_key, values))),
-    "ADDITEMS": lambda stack, values: stack[-1].update(map(_key, values)),
+    "DICT": lambda stack, values: stack.append(_set_items([{}], values)),
+    "FROZENSET": lambda stack, values: stack.append(frozenset(map(checked_key, values))),
+    "ADDITEMS": lambda stack, values: stack[-1].update(map(checked_key, values)),
     "SETITEMS": _set_items,
     "APPENDS": _append_all,
     "POP_MARK": lambda stack, values: None,

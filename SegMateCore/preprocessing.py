@@ -13,6 +13,7 @@ import numpy as np
 
 from SegMateCore.cancelling import IsCancelled
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_entries import short
 from SegMateCore.resampling import PADDING_FLOOR_HU, WorkingGrid, resample_hu, working_grid
 from SegMateCore.volume import LARGEST_SPACING_MM, SMALLEST_SPACING_MM, Volume, are_spacings
 
@@ -44,8 +45,8 @@ class Preprocessing:
     def __post_init__(self):
         def need(condition: bool, field: str, expected: str) -> None:
             if not condition:
-                given = getattr(self, field)
-                raise SegMateError(f"preprocessing: {field} is {given!r}, expected {expected}")
+                given = short(getattr(self, field))
+                raise SegMateError(f"preprocessing: {field} is {given}, expected {expected}")
 
         spacing = self.spacing_mm
         need(spacing is None or (_numbers(spacing, 3) and are_spacings(spacing)), "spacing_mm",

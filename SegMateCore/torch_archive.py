@@ -4,22 +4,27 @@ Takes a path, gives dictionaries, lists, texts and numbers in which tensors are 
 shape and place; only those that are asked for are read, so that an optimiser's state beside the weights costs
 nothing. The file is a ZIP whose entries are not compressed: one pickle, read by pickle_data, and one entry
 for each storage (format: PyTorch's notes "Serialization semantics"; names and their order from such files).
-A pickle that names anything but tensors and a short list of harmless values is refused.
+A pickle that names anything but tensors and a short list of harmless values is refused. Files of nnU-Net, of
+MONAI and of the original SegMate project are all read this way.
 """
 
 from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from SegMateCore.errors import SegMateError
-from SegMateCore.pickle_data import BadPickle, Call, Global, UnknownName, read_pickle
+from SegMateCore.json_entries import short
+from SegMateCore.pickle_data import BadPickle, Call, Global, UnknownName, checked_key, read_pickle
 
 LARGEST_PICKLE_BYTES = 256 * 2**20
+# What several GPUs put before the name of every weight.
+PARALLEL_PREFIX = "module."
 _STORAGES = {
     "FloatStorage": "f4", "DoubleStorage": "f8", "HalfStorage": "f2", "BFloat16Storage": "bfloat16",
     "LongStorage": "i8", "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1", "ByteStorage": "u1",
@@ -46,6 +51,8 @@ _HARMLESS = {
     "__builtin__": ("list", "dict", "set", "frozenset", "int", "float", "complex", "slice", "xrange"),
 }
 _NUMPY_SCALARS = "biuf"
+# No weight has more of either; numpy has limits of its own.
+_MOST_AXES, _LONGEST_AXIS = 16, 2**40
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,22 @@ class TorchArchive:
     def __exit__(self, *_) -> None:
         self._zip.close()
 
+    def named_tensors(self, containers: tuple[str, ...]) -> dict[str, StoredTensor]:
+        """The tensors by key, out of the first of `containers` that is there, and without "module.".
+
+        Raises SegMateError that begins in small letters and names no file.
+        """
+        content = self.content
+        if isinstance(content, Mapping):
+            content = next((content[name] for name in containers if name in content), content)
+        if not isinstance(content, Mapping) or not content:
+            raise SegMateError(f"it holds a {type(content).__name__}, not named weights")
+        for key, tensor in content.items():
+            if not isinstance(key, str) or not isinstance(tensor, StoredTensor):
+                raise SegMateError(f"its entry {short(key)} is a {type(tensor).__name__}, not a weight")
+        wrapped = all(key.startswith(PARALLEL_PREFIX) for key in content)
+        return {key.removeprefix(PARALLEL_PREFIX) if wrapped else key: content[key] for key in content}
+
     def array(self, tensor: StoredTensor) -> np.ndarray:
         """The tensor's numbers in C order; bfloat16 as float32. Raises SegMateError where it is damaged."""
         # Tensors that share a storage follow each other in a state dict.
@@ -121,6 +144,11 @@ class TorchArchive:
         entries = {}
         for entry in self._zip.infolist():
             parts = entry.filename.replace("\\", "/").split("/")
+            if parts[1:2] == ["code"]:
+                raise self._refused(
+                    "a TorchScript archive, which is code beside weights. Give the file of weights that it"
+                    " was made from (a MONAI bundle has it at models/model.pt)"
+                )
             if ".." in parts or parts[0] == "" or ":" in parts[0]:
                 raise self._refused(f"its entry {entry.filename!r} points out of the archive")
             if entry.filename in entries:
@@ -146,7 +174,8 @@ class TorchArchive:
         """Verifies the checksum."""
         try:
             return self._zip.read(entry)
-        except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        # ValueError: places beyond any file, and names that are no text.
+        except (OSError, RuntimeError, EOFError, ValueError, OverflowError, zipfile.BadZipFile) as error:
             raise SegMateError(
                 f"{self.path} is damaged in {entry.filename} ({error}); copy or download it again"
             ) from None
@@ -192,7 +221,7 @@ def _called(function: Global, arguments: tuple) -> object:
     if function.name == "_rebuild_parameter":
         return arguments[0]
     if function.name == "OrderedDict":
-        return dict(*arguments[:1])
+        return {checked_key(key): value for key, value in (arguments[0] if arguments else ())}
     if function.name == "encode":
         return arguments[0].encode("latin1")
     if function.name == "scalar":
@@ -207,6 +236,10 @@ def _tensor(storage: object, offset: object, shape: object, strides: object) -> 
     numbers = (offset, *shape, *strides)
     if len(shape) != len(strides) or any(type(number) is not int or number < 0 for number in numbers):
         raise BadPickle("a tensor of an impossible shape")
+    if len(shape) > _MOST_AXES or max(shape, default=0) > _LONGEST_AXIS:
+        raise BadPickle("a tensor of an impossible shape")
+    # Along an axis of one element there is no step; files may say any number there.
+    strides = tuple(stride if length > 1 else 0 for length, stride in zip(shape, strides))
     reach = offset + sum((length - 1) * stride for length, stride in zip(shape, strides))
     if math.prod(shape) > storage.count or (math.prod(shape) and reach >= storage.count):
         raise BadPickle("a tensor that is larger than its storage")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from SegMateCore.console import ProgressLine, interruptible, note, say
 from SegMateCore.errors import Cancelled, SegMateError
+from SegMateCore.notices import RESEARCH_ONLY
 
 if TYPE_CHECKING:
     from SegMateCore.model_manifest import ManifestEntry
@@ -148,6 +149,7 @@ def _agree(entry: ManifestEntry, accepted: bool) -> None:
         f"from     {entry.homepage}",
         f"download {entry.size_text}, {len(entry.sources)} file{'s' * (len(entry.sources) > 1)}",
         f"licence  {licence.identifier} ({licence.source})",
+        f"for      {RESEARCH_ONLY}",
         *(f"cite     {line}" for line in entry.citations),
     ]
     note("\n".join(facts))

@@ -77,7 +77,7 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
         "--overlap",
         metavar="SHARE",
         type=float,
-        help="3D networks: how much of a patch the next one repeats, 0 to 0.99; less is faster, and seams"
+        help="3D networks: how much of a patch the next one repeats, 0 to 0.95; less is faster, and seams"
         " may show (default: as the checkpoint says)",
     )
     group.add_argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,31 @@ def ct(tmp_path) -> Path:
     path = tmp_path / "ct.nii.gz"
     write_ct(path, 1)
     return path
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch) -> Path:
+    """A models' folder of the test's own, which need not exist; downloads without pauses and proxies."""
+    from SegMateCore import download
+
+    monkeypatch.setattr(download, "PAUSES_S", (0.0, 0.0))
+    monkeypatch.setenv("SEGMATE_MODELS", str(tmp_path / "models"))
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def converted(monkeypatch) -> list:
+    """A converter that takes the "checkpoint" out of the first folder; what it was called with."""
+    from SegMateCore import convert
+
+    calls = []
+
+    def convert_folders(folders, out_path, half=False, progress=None, **options):
+        calls.append(([Path(folder) for folder in folders], options))
+        shutil.copyfile(next(Path(folders[0]).rglob("*.pth")), out_path)
+
+    monkeypatch.setattr(convert, "convert_folders", convert_folders)
+    return calls

@@ -88,9 +88,13 @@ def dataset(labels: dict = LABELS, **changes) -> dict:
 def state_dict(name: str, options: dict, seed: int = 0) -> dict[str, torch.Tensor]:
     """Random weights of the network under the original's names, with all its copies."""
     torch.manual_seed(seed)
-    model = create_model(name, **options)
+    return with_copies(create_model(name, **options).state_dict())
+
+
+def with_copies(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights, and again under the other names that the original's modules have for them."""
     made = {}
-    for key, tensor in model.state_dict().items():
+    for key, tensor in weights.items():
         made[key] = tensor
         block, kind, weight = key.rsplit(".", 2)
         if kind in ("conv", "norm"):
@@ -150,3 +154,34 @@ def write_model(
     (folder / "plans.json").write_text(json.dumps(plans_json))
     (folder / "dataset.json").write_text(json.dumps(dataset_json))
     return folder
+
+
+def hu_of_label(label):
+    """The HU that write_hu_model's network takes for a label."""
+    return 100.0 * label - 800
+
+
+def write_hu_model(folder: Path, labels: dict[str, int]) -> Path:
+    """A model folder whose network can be worked out: a voxel has the label whose HU is nearest to its own.
+
+    labels: up to 15, background 0 among them. HU are handed through on channel 0, made positive so that no
+    nonlinearity changes them; logit c is x * m - m * m / 2 with the HU m of label c, both normalised.
+    """
+    network = copy.deepcopy(NEW)
+    network["architecture"]["arch_kwargs"] |= {"norm_op": None, "norm_op_kwargs": None}
+    plans_json = plans(network)
+    fullres = Entries(plans_json["configurations"]["3d_fullres"], "plans")
+    name, options = network_of(fullres, channel_count(dataset(labels)))
+    random = create_model(name, **options).state_dict()
+    weights = {key: torch.zeros_like(value) for key, value in random.items()}
+    hu = plans_json["foreground_intensity_properties_per_channel"]["0"]
+    positive = 10.0
+    first, second = "encoder.stages.0.0.convs.0", "encoder.stages.0.0.convs.1"
+    weights[f"{first}.conv.bias"][0] = positive
+    # The last layers see four channels from below, then the four of the skip.
+    for layer, channel in ((first, 0), (second, 0), ("decoder.stages.1.convs.0", 4)):
+        weights[f"{layer}.conv.weight"][0, channel, 1, 1, 1] = 1
+    means = torch.tensor([(hu_of_label(label) - hu["mean"]) / hu["std"] for label in sorted(labels.values())])
+    weights["decoder.seg_layers.1.weight"][:, 0, 0, 0, 0] = means
+    weights["decoder.seg_layers.1.bias"][:] = -(means**2) / 2 - positive * means
+    return write_model(folder, plans_json, dataset(labels), network_weights=with_copies(weights))

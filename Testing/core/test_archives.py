@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import unicodedata
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 
@@ -126,6 +127,62 @@ class TestBombs:
         path = archive_of(tmp_path / "a.zip", [("a", bytes(900_000))])
         path.write_bytes(path.read_bytes().replace(struct.pack("<I", 900_000), struct.pack("<I", 10)))
         refused(path, tmp_path / "out", "damaged")
+
+
+    def test_entries_that_share_their_bytes(self, tmp_path):
+        """The second entry of the table is the first one under another name: 64 KB become as much again."""
+        entries = [("a", bytes(range(256)) * 256), ("b", b"")]
+        path = archive_of(tmp_path / "a.zip", entries, zipfile.ZIP_STORED)
+        data = path.read_bytes()
+        first = data.index(b"PK\x01\x02")
+        second = data.index(b"PK\x01\x02", first + 4)
+        copied = data[first:second][:46] + b"a2"
+        copied = copied[:28] + struct.pack("<H", 2) + copied[30:]
+        data = data[:second] + copied + data[data.index(b"PK\x05\x06") :]
+        end = data.index(b"PK\x05\x06")
+        data = data[: end + 12] + struct.pack("<I", end - first) + data[end + 16 :]
+        path.write_bytes(data)
+        assert zipfile.ZipFile(path).namelist() == ["a", "a2"]
+        refused(path, tmp_path / "out", "overlap")
+
+
+class TestRoom:
+    def test_too_little_is_said_before_a_byte_is_written(self, tmp_path, monkeypatch):
+        asked = []
+
+        def disk_usage(path):
+            asked.append(path)
+            return SimpleNamespace(free=2_000)
+
+        monkeypatch.setattr("SegMateCore.archives.shutil.disk_usage", disk_usage)
+        path = archive_of(tmp_path / "a.zip", [("a", bytes(range(256)) * 10)])
+        monkeypatch.setattr("SegMateCore.archives.atomic_folder", None)  # would be called to write
+        with pytest.raises(SegMateError, match=f"{tmp_path} has 0 MB left, .*make room.*SEGMATE_MODELS"):
+            unpack(path, tmp_path / "new" / "out")
+        assert asked == [tmp_path] and sorted(tmp_path.iterdir()) == [path]
+
+    def test_enough_is_enough(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(
+            "SegMateCore.archives.shutil.disk_usage", lambda path: SimpleNamespace(free=2_560)
+        )
+        unpack(archive_of(tmp_path / "a.zip", [("a", bytes(range(256)) * 10)]), tmp_path / "out")
+        assert (tmp_path / "out" / "a").stat().st_size == 2_560
+
+    def test_a_disk_that_fills_on_the_way_leaves_nothing(self, tmp_path, monkeypatch):
+        resource = pytest.importorskip("resource")
+        import signal
+
+        path = archive_of(tmp_path / "a.zip", [("a", bytes(range(256)) * 2_000)], zipfile.ZIP_STORED)
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))
+            with pytest.raises(SegMateError, match="cannot write"):
+                unpack(path, tmp_path / "out")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+        assert sorted(tmp_path.iterdir()) == [path]
 
 
 class TestDamage:

@@ -85,3 +85,11 @@ def test_a_text_survives_a_terminal_without_its_characters(monkeypatch, write, n
     write("Größe")
     stream.seek(0)
     assert stream.read() == "Gr\\xf6\\xdfe\n"
+
+
+@pytest.mark.parametrize("write", [say, note])
+def test_a_text_gives_no_commands_to_a_terminal(capsys, write):
+    """As the name of a checkpoint might: this one would clear the screen, then forge a line."""
+    write("name\t\x1b[2J\rok\x9b0m\nnext é")
+    found = "".join(capsys.readouterr())
+    assert found == "name\t\\x1b[2J\\rok\\x9b0m\nnext é\n"

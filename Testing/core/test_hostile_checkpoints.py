@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from SegMateCore.checkpoint import Checkpoint
@@ -28,14 +28,14 @@ def organ(name: str, label: int = 1) -> dict:
 
 
 class TestOrgans:
-    @pytest.mark.parametrize(
-        "name", ["../escaped", "a/b", "a\\b", "/etc/x", "c:x", "a\0b", "a\nb", "\ud800", "x" * 300]
-    )
-    def test_a_name_that_would_lead_to_another_file(self, name):
-        with pytest.raises(SegMateError, match="wrong name"):
-            OrganSet.from_list([organ(name)])
-
     @given(st.text(max_size=120))
+    @example("../escaped")
+    @example("/etc/x")
+    @example("a\\b")
+    @example("c:x")
+    @example("a\0b")
+    @example("\ud800")
+    @example("x" * 300)
     def test_what_is_accepted_is_one_file_in_its_folder(self, name):
         try:
             (row,) = OrganSet.from_list([organ(name)])

@@ -253,7 +253,7 @@ class TestWeights:
     @pytest.mark.parametrize("change, word", [
         (lambda w: w.pop("decoder.transpconvs.0.weight"), "decoder.transpconvs.0.weight"),
         (lambda w: w.update({"extra.weight": torch.ones(1)}), "extra.weight"),
-        (lambda w: w.update({"decoder.seg_layers.1.bias": torch.ones(9)}), "[9]"),
+        (lambda w: w.update({"decoder.seg_layers.1.bias": torch.ones(9)}), "(9,)"),
         (lambda w: w.update({"decoder.seg_layers.1.bias": 3}), "decoder.seg_layers.1.bias"),
     ])  # fmt: skip
     def test_other_weights_are_refused(self, tmp_path, weights, change, word):

@@ -54,7 +54,7 @@ def argument(key: str, to: object, content: dict | None = None) -> dict:
 BLOCKS = "dynamic_network_architectures.building_blocks.residual"
 REFUSED = {
     "too many blocks": (argument("n_conv_per_stage", 10**9), "encoder_blocks", "100"),
-    "too large patches": (fullres("patch_size", [4 * 10**9, 8, 8]), "patch_size", "2048"),
+    "too large patches": (fullres("patch_size", [4 * 10**9, 8, 8]), "patch_size", "1024"),
     "cascade": (fullres("previous_stage", "3d_lowres"), "cascade", "3d_lowres"),
     "slices": (fullres("patch_size", [64, 64]), "slices", "3D"),
     "patch": (fullres("patch_size", [8, 12, 18]), "patch_size", "[4, 4, 4]"),

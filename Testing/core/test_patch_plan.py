@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from SegMateCore.errors import SegMateError
 from SegMateCore.patch_plan import PatchPlan
 
 OVERLAPS = st.sampled_from([0.0, 0.25, 0.5, 0.7])
@@ -70,3 +71,33 @@ def test_importance_is_that_of_the_originals(size):
 def test_margins_lie_around_the_centre():
     plan = PatchPlan((8, 8, 8))
     assert plan.margins((5, 8, 6)) == ((1, 2), (0, 0), (1, 1)) and plan.padded((5, 8, 9)) == (8, 8, 9)
+
+
+def test_plan_is_a_value():
+    plan = PatchPlan((1, 2, 3), mirror_axes=(1,))
+    assert PatchPlan.from_dict(plan.to_dict()) == plan
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"size": (4000, 4, 4)}, "size is .4000, 4, 4."),
+        ({"size": (1000, 1000, 1000)}, "size"),
+        ({"size": (8, 8)}, "three whole numbers"),
+        ({"overlap": 0.9999}, "overlap is 0.9999, expected a share from 0 to 0.95"),
+        ({"overlap": 10**400}, "overlap"),
+        ({"sigma": 10**400}, "sigma"),
+        ({"sigma": 1e-300}, "sigma"),
+        ({"sigma": 1e300}, "sigma"),
+    ],
+)
+def test_plans_that_would_never_end_are_refused(changes, word):
+    with pytest.raises(SegMateError, match=word) as caught:
+        PatchPlan(**{"size": (8, 8, 8), **changes})
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("steps", ["spread", "fixed"])
+def test_the_largest_overlap_of_the_smallest_patch(steps):
+    starts = PatchPlan((1, 2, 3), 0.95, steps).starts(0, 40)
+    assert starts[0] == 0 and starts[-1] == 39 and set(starts) == set(range(40))

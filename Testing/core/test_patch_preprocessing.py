@@ -12,7 +12,7 @@ from scipy import ndimage
 from test_predictor import STORAGE_ORDERS, smooth_ct, stored_otherwise
 
 from SegMateCore.axis_maps import LINEAR, NEAREST, SPLINE, AxisMap
-from SegMateCore.errors import Cancelled
+from SegMateCore.errors import Cancelled, SegMateError
 from SegMateCore.normalisation import Normalisation
 from SegMateCore.patch_grid import coarse_axis, nonzero_box
 from SegMateCore.patch_preprocessing import PatchPreprocessing
@@ -174,3 +174,22 @@ def test_cancel():
     preprocessing = PatchPreprocessing(CT)
     with pytest.raises(Cancelled):
         preprocessing.working(ct, preprocessing.grid(ct), lambda: True)
+
+
+@pytest.mark.parametrize("interpolation", ["spline", "linear"])
+@pytest.mark.parametrize("spacing_mm", [(1e-6,) * 3, (5e-324, 1.0, 1.0), (1.0, 1.0, 1e-5)])
+def test_a_grid_beyond_any_memory_is_refused(interpolation, spacing_mm):
+    preprocessing = PatchPreprocessing(CT, spacing_mm, interpolation=interpolation)
+    with pytest.raises(SegMateError, match="network's spacing.* voxels, more than fit into memory"):
+        preprocessing.grid(volume())
+
+
+@pytest.mark.parametrize("interpolation", ["spline", "linear"])
+@pytest.mark.parametrize("shape", [(1, 9, 8), (9, 1, 1), (1, 1, 1)])
+@pytest.mark.parametrize("spacing_mm", [(1.0, 0.5, 2.0), (1e9, 1e9, 1e9)])
+def test_single_slices_rows_and_voxels_have_a_grid(interpolation, shape, spacing_mm):
+    ct = volume(shape)
+    preprocessing = PatchPreprocessing(CT, spacing_mm, interpolation=interpolation)
+    found = prepared(preprocessing, ct)
+    assert min(found.shape) >= 1 and np.isfinite(found).all()
+    assert all(new == 1 for new, old in zip(found.shape, shape) if old == 1 and max(spacing_mm) > 1e8)

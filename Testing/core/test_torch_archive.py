@@ -179,6 +179,37 @@ def test_a_changed_byte_of_the_pickle_is_refused_or_harmless(tmp_path_factory, p
         pass
 
 
+@settings(max_examples=150, deadline=None)
+@given(position=st.integers(0, 10**6), value=st.integers(1, 255))
+def test_a_changed_byte_of_the_file_is_refused_or_harmless(tmp_path_factory, position, value):
+    """Also of the tables of the ZIP: names that are no text, places beyond the end."""
+    path = saved(tmp_path_factory.mktemp("changed"), {"w": torch.ones(4, 2), "list": [1, "a"]})
+    data = bytearray(path.read_bytes())
+    # Most of a small file is what torch fills up with; the tables lie at its end.
+    data[-1 - position % 1000] ^= value
+    path.write_bytes(data)
+    try:
+        with TorchArchive(path) as file:
+            for tensor in file.content.values() if isinstance(file.content, dict) else ():
+                if isinstance(tensor, StoredTensor):
+                    file.array(tensor)
+    except SegMateError:
+        pass
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+    """The name before the entry itself, which zipfile reads only when it opens the entry."""
+    path = saved(tmp_path, {"w": torch.ones(4)})
+    whole = path.read_bytes()
+    start = whole.index(b"PK\x03\x04")
+    flags = start + 6
+    data = bytearray(whole)
+    data[flags + 1] |= 0x08  # says that the name is UTF-8
+    data[start + 30] = 0xFF
+    path.write_bytes(data)
+    refused(path, "damaged")
+
+
 def test_a_cut_file_is_refused_at_every_length(tmp_path):
     whole = saved(tmp_path, {"w": torch.ones(40)}).read_bytes()
     for length in range(0, len(whole) - 1, max(1, len(whole) // 40)):
@@ -219,6 +250,42 @@ def test_missing_and_short_storages_are_refused(tmp_path):
 def test_a_tensor_larger_than_its_storage_is_refused(tmp_path):
     huge = torch.ones(1).expand(2**40)
     refused(saved(tmp_path, {"w": huge}), "larger than its storage")
+
+
+def test_a_step_along_an_axis_of_one_element_may_be_any_number(tmp_path):
+    """torch itself writes such steps; here one that no machine's word holds."""
+    tensor = (
+        b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000"
+        b"X\x03\x00\x00\x00cpuK\x01tQK\x00K\x01\x85\x8a\x10" + (10**30).to_bytes(16, "little") + b"\x85tR"
+    )
+    path = rewritten(saved(tmp_path, {"w": torch.tensor([1.5])}), {"data.pkl": b"\x80\x02" + tensor + b"."})
+    with TorchArchive(path) as file:
+        assert file.array(file.content).tolist() == [1.5]
+
+
+def test_shapes_that_no_array_has_are_refused(tmp_path):
+    refused(saved(tmp_path, {"w": torch.ones([1] * 40)}), "impossible shape")
+    refused(saved(tmp_path, {"w": torch.ones(0).expand(2**50, 0)}), "impossible shape")
+
+
+def test_named_weights_come_out_of_their_container(tmp_path):
+    weights = {"a.weight": torch.ones(2), "b": torch.zeros(1)}
+    wrapped = {f"module.{key}": tensor for key, tensor in weights.items()}
+    for value in (weights, wrapped, {"state_dict": wrapped, "epoch": 3}):
+        with TorchArchive(saved(tmp_path, value)) as file:
+            found = file.named_tensors(("model", "state_dict"))
+            assert {key: file.array(tensor).tolist() for key, tensor in found.items()} == {
+                "a.weight": [1, 1], "b": [0]
+            }
+    for value, words in (([1], "a list, not named"), ({}, "not named"), ({"n": 3}, "'n' is a int")):
+        with TorchArchive(saved(tmp_path, value)) as file, pytest.raises(SegMateError, match=words):
+            file.named_tensors(("model",))
+
+
+def test_torchscript_is_refused_with_what_to_give(tmp_path):
+    path = tmp_path / "model.ts"
+    torch.jit.trace(torch.nn.Conv2d(1, 1, 1), torch.zeros(1, 1, 4, 4)).save(path)
+    refused(path, "TorchScript", "models/model.pt")
 
 
 def test_other_files_are_refused(tmp_path):

@@ -1,9 +1,11 @@
-"""The pictures of the 3D Slicer extension: its panel before, during and after a run, and Slicer's views.
+"""The pictures of the 3D Slicer extension: its panel before, during and after a run, and Slicer's views; the
+dialog of the public models, and the panel with one of them.
 
     python Testing/measure/slicer_pictures.py CT OUTPUT_FOLDER
 
 The panel is the real module in the test host (Testing/slicer/host), the segmentation that of the bundled
-checkpoint by the real worker, the views are drawn by Slicer's own displayable managers. Needs no screen.
+checkpoint by the real worker, the views are drawn by Slicer's own displayable managers. The public model is a
+stand-in with the real one's description and none of its weights. Needs no screen.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,9 +22,10 @@ import numpy as np
 ROOT = Path(__file__).parents[2]
 PANEL_WIDTH = 440
 # Such that nothing is squeezed; more opens at the end of a run.
-PANEL_HEIGHTS = {"panel_before": 730, "panel_running": 780, "panel_done": 1110}
+PANEL_HEIGHTS = {"panel_before": 780, "panel_running": 830, "panel_done": 1170, "panel_organ_set": 750}
+PUBLIC_MODEL = "totalsegmentator_3mm"
 # Two of them are as high as the panel at the end of a run.
-VIEW_SIZE = 555
+VIEW_SIZE = 585
 WINDOW_HU, LEVEL_HU = 400, 40
 LONGEST_RUN_S = 300
 
@@ -72,6 +76,56 @@ def run_and_watch(host, widget, folder: Path) -> None:
         raise RuntimeError(f"the run was not seen in progress, or failed: {host.displayed}")
 
 
+def write_stand_in(models: Path) -> None:
+    """A file that describes itself as the public model, so that the panel shows what it shows of that one."""
+    import json
+    from importlib import resources
+
+    from SegMateCore.checkpoint import Checkpoint
+    from SegMateCore.class_table import organ_sets_of
+
+    table = resources.files("SegMateCore").joinpath("resources/classes.json").read_text(encoding="utf-8")
+    rows = [row for row in json.loads(table)["classes"] if "v2" in row["numbers"]]
+    rows.sort(key=lambda row: row["numbers"]["v2"])
+    classes = ["background", *(row["class"] for row in rows)]
+    sets = {name: choice.to_dict() for name, choice in organ_sets_of(classes).items()}
+    part = {
+        "strategy": "patches",
+        "model": {"name": "nnunet_plain", "options": {"out_channels": len(classes)}},
+        "preprocessing": {"normalisation": {"kind": "zscore"}, "spacing_mm": [3, 3, 3]},
+        "patches": {"size": [128, 128, 128]},
+        "activation": "softmax",
+        "classes": classes,
+        "grouping": sets["nine"]["grouping"][0],
+    }
+    document = {
+        "name": "Dataset297_TotalSegmentator_total_3mm_1559subj",
+        "description": "Imported from nnU-Net v2 (Isensee et al., Nature Methods 18, 2021).",
+        "organs": sets["nine"]["organs"],
+        "organ_sets": sets,
+        "parts": [part],
+        "licences": [{"what": "weights", "licence": "Apache-2.0"}],
+    }
+    Checkpoint.write(models / f"{PUBLIC_MODEL}.safetensors", document, [{"none": np.zeros(1, np.float32)}])
+
+
+def take_public_models(host, widget, folder: Path) -> None:
+    """Pictures of the dialog that downloads models, and of the panel with one and its organ sets."""
+    widget.ui.downloadModelButton.click()
+    dialog = widget.panel._checkpoint._dialog
+    dialog.models.setCurrentIndex(list(dialog._entries).index(PUBLIC_MODEL))
+    host.process_events(0.2)
+    dialog.dialog.grab().save(str(folder / "download_dialog.png"))
+    dialog.close()
+    models = Path(os.environ["SEGMATE_MODELS"])
+    models.mkdir(parents=True)
+    write_stand_in(models)
+    before = widget._parameterNode.checkpoint
+    widget._parameterNode.checkpoint = PUBLIC_MODEL
+    take_panel(host, widget, folder / "panel_organ_set.png")
+    widget._parameterNode.checkpoint = before
+
+
 def draw_views(host, volume) -> np.ndarray:
     """Axial and 3D view above, sagittal and coronal below."""
     from host.views import Look, four_views
@@ -95,25 +149,33 @@ def beside(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.hstack(padded)
 
 
+def take_pictures(ct: Path, folder: Path) -> None:
+    host = start_host()
+    from host.views import write_png
+
+    volume = load_ct(ct)
+    widget = host.open_panel(host.load_module(ROOT / "SegMateSlicer" / "SegMateSlicer.py"))
+    widget.ui.inputVolumeSelector.setCurrentNode(volume)
+    take_panel(host, widget, folder / "panel_before.png")
+    take_public_models(host, widget, folder)
+    run_and_watch(host, widget, folder)
+    panel = take_panel(host, widget, folder / "panel_done.png")
+    views = draw_views(host, volume)
+    write_png(views, folder / "views_done.png")
+    write_png(beside(panel, views), folder / "overview.png")
+    host.reset()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("ct", type=Path)
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    host = start_host()
-    from host.views import write_png
-
-    volume = load_ct(arguments.ct)
-    widget = host.open_panel(host.load_module(ROOT / "SegMateSlicer" / "SegMateSlicer.py"))
-    widget.ui.inputVolumeSelector.setCurrentNode(volume)
-    take_panel(host, widget, arguments.folder / "panel_before.png")
-    run_and_watch(host, widget, arguments.folder)
-    panel = take_panel(host, widget, arguments.folder / "panel_done.png")
-    views = draw_views(host, volume)
-    write_png(views, arguments.folder / "views_done.png")
-    write_png(beside(panel, views), arguments.folder / "overview.png")
-    host.reset()
+    with tempfile.TemporaryDirectory() as models:
+        # Not those that somebody has downloaded here.
+        os.environ["SEGMATE_MODELS"] = str(Path(models) / "models")
+        take_pictures(arguments.ct, arguments.folder)
 
 
 if __name__ == "__main__":

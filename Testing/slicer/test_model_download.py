@@ -87,7 +87,7 @@ def test_public_models_are_greyed_in_the_list(widget):
 
 def test_the_licence_comes_first(dialog):
     shown = dialog("")
-    assert "Apache License" in shown.licence.plainText
+    assert "Apache License" in shown.licence.plainText and "not for diagnosis" in shown.facts.text
     assert "6 mm" in shown.facts.text and "about 135 MB" in shown.facts.text and "doi:" in shown.facts.text
     assert not shown.button.enabled
     shown.button.click()

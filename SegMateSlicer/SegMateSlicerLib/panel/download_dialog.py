@@ -110,6 +110,8 @@ class DownloadDialog:
         return list(self._entries.values())[self.models.currentIndex]
 
     def _on_model(self, *_index) -> None:
+        from SegMateCore.notices import RESEARCH_ONLY
+
         entry = self._entry
         rows = [
             (_("Name"), html.escape(entry.name)),
@@ -121,6 +123,7 @@ class DownloadDialog:
             (_("Source"), f"<a href='{html.escape(entry.homepage)}'>{html.escape(entry.homepage)}</a>"),
             (_("Cite"), "<br>".join(html.escape(line) for line in entry.citations)),
             (_("Licence"), html.escape(entry.licence.identifier)),
+            (_("For"), html.escape(RESEARCH_ONLY)),
         ]
         cells = "".join(
             f"<tr><td style='padding-right:10px'>{html.escape(title)}</td><td>{text}</td></tr>"
