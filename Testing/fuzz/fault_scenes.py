@@ -19,7 +19,8 @@ SEGMATE = [sys.executable, "-m", "SegMateCore"]
 class Scene:
     """make: writes the inputs. command: words for (inputs, output). input: the file that changes meanwhile.
 
-    left_out: suffixes of files that hold dates or times, of which only the existence is compared.
+    left_out: suffixes of files that hold dates or times, of which only the existence is compared. interim:
+    files that hold earlier states while the command runs.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Scene:
     command: Callable[[Path, Path], list[str]]
     input: str | None = None
     left_out: tuple[str, ...] = (".json", ".jsonl", ".html", ".png", ".md", ".lock")
+    interim: tuple[str, ...] = ()
     serve: Callable = nullcontext
 
     @contextmanager
@@ -117,7 +119,7 @@ def _train_words(place: Path, out: Path) -> list:
         "preprocessing.spacing_mm=[3.0, 3.0, 3.0]", "model_options.encoder=test_resnet",
         "model=segmate_resnet10t",
     )  # fmt: skip
-    resume = ["--resume"] if (out / "last.resume").exists() else []
+    resume = ["--resume"] if (out / "config.toml").exists() else []
     words = [*SEGMATE, "train", place / "store", "-o", out, "--device", "cpu", *resume]
     return [*words, *(word for text in settings for word in ("--set", text))]
 
@@ -166,7 +168,8 @@ SCENES = {
         Scene("convert", _weights, lambda place, out: [
             *SEGMATE, "convert", place / "a.safetensors", out / "half.safetensors", "--half",
         ], "a.safetensors"),
-        Scene("train", _store, _train_words, None, (".json", ".jsonl", ".png", ".toml", ".resume", ".log")),
+        Scene("train", _store, _train_words, None, (".json", ".jsonl", ".png", ".toml", ".resume"),
+              ("last.safetensors", "best.safetensors")),
         Scene("download", lambda place: None, _download_words, serve=_server),
     )
 }  # fmt: skip
