@@ -200,11 +200,20 @@ class Checkpoint:
                     f"{self.weights_sha256[:12]}…; copy or download it again"
                 )
             self._weights_verified = True
+        prefix, keys = self._keys_of(part, fold)
+        return {key[len(prefix) :]: array for key, array in self._weights.items(keys)}
+
+    def weight_shapes(self, part: int = 0, fold: int | None = None) -> dict[str, tuple[int, ...]]:
+        """Key -> shape of what `weights` gives; nothing is read for it."""
+        prefix, keys = self._keys_of(part, fold)
+        return {key[len(prefix) :]: self._weights.shape(key) for key in keys}
+
+    def _keys_of(self, part: int, fold: int | None) -> tuple[str, list[str]]:
+        """What the keys of a part or fold begin with, and these keys."""
         prefix = f"part{part}."
         if fold is not None and self.parts[part].folds > 1:
             prefix += f"fold{fold}."
-        keys = [key for key in self._weights.keys if key.startswith(prefix)]
-        return {key[len(prefix) :]: array for key, array in self._weights.items(keys)}
+        return prefix, [key for key in self._weights.keys if key.startswith(prefix)]
 
     def _check_keys(self, keys: Sequence[str]) -> None:
         found = {key.partition(".")[0] for key in keys}

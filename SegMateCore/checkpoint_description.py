@@ -109,8 +109,8 @@ def _training_rows(training: dict) -> list[tuple[str, str]]:
     rows = []
     cases = training.get("cases")
     for case in cases if isinstance(cases, list) else []:
-        known = isinstance(case, dict) and {"name", "annotated"} <= set(case)
-        text = f"{case['name']}: {', '.join(case['annotated'])}" if known else _brief(case)
+        known = isinstance(case, dict) and isinstance(case.get("annotated"), list) and "name" in case
+        text = f"{case['name']}: {', '.join(map(str, case['annotated']))}" if known else _brief(case)
         rows.append(("trained on", text))
     phantoms = training.get("phantoms")
     if isinstance(phantoms, dict) and phantoms.get("seeds"):

@@ -12,7 +12,7 @@ import json
 import re
 
 from SegMateCore.errors import SegMateError
-from SegMateCore.json_entries import DEEPEST, is_flat
+from SegMateCore.json_text import parse_json
 from SegMateCore.models import model_options
 from SegMateCore.patches_document import (
     STRATEGIES,
@@ -85,15 +85,13 @@ def parse_document(text: str | None, source: str) -> dict:
         )
     try:
         # Python would read NaN and Infinity, which JSON does not have and other programs cannot read.
-        document = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        document = parse_json(text, constants=False)
+    except ValueError as error:
         raise SegMateError(f"{source}: the checkpoint document is not valid JSON ({error})") from None
     if not isinstance(document, dict):
         raise SegMateError(
             f"{source}: the checkpoint document is a {type(document).__name__}, expected an object"
         )
-    if not is_flat(document):
-        raise SegMateError(f"{source}: the checkpoint document has entries more than {DEEPEST} levels deep")
     return document
 
 
@@ -148,10 +146,6 @@ def complete_document(document: dict, source: str, buildable: bool = True) -> di
     _check_clean_up(complete["clean_up"], names, source)
     _check_licences(complete["licences"], source)
     return complete
-
-
-def _refuse_constant(name: str):
-    raise ValueError(f"{name} is not a JSON value")
 
 
 def _short(value: object) -> str:

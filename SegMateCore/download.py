@@ -21,6 +21,7 @@ from pathlib import Path
 
 from SegMateCore.cancelling import IsCancelled, stop_if
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_text import parse_json
 from SegMateCore.web_source import Answer, PassingTrouble, RangeRefused, open_at, short_address
 
 # Seconds before the next try; a try that brought something begins the list anew.
@@ -142,8 +143,8 @@ class _Part:
             target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _cannot_write(target, error) from error
-        with contextlib.suppress(OSError, ValueError, RecursionError):
-            note = json.loads(part.note.read_text(encoding="utf-8"))
+        with contextlib.suppress(OSError, ValueError):
+            note = parse_json(part.note.read_text(encoding="utf-8"))
             known = isinstance(note, dict) and note.get("url") == url
             if known and isinstance(note.get("validator"), str) and type(note.get("total")) is int:
                 part.validator, part.total = note["validator"], note["total"]

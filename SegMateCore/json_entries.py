@@ -5,20 +5,18 @@ Takes a path, gives an Entries. Nothing in the file is evaluated, imported or ca
 
 from __future__ import annotations
 
-import json
 import math
 import reprlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_text import parse_json
 
 # The largest plans.json that was seen is far below; a file of another kind is not read into memory.
 LARGEST_BYTES = 64 * 2**20
-# Plans of nnU-Net and bundles of MONAI have seven levels; whoever walks deeper ones would run out of stack.
-DEEPEST = 50
 
 
 @dataclass(frozen=True)
@@ -71,27 +69,16 @@ def read_json(path: Path, remedy: str) -> Entries:
     try:
         if path.stat().st_size > LARGEST_BYTES:
             raise SegMateError(f"{path} has {path.stat().st_size} bytes, too many for such a file; {remedy}")
-        values = json.loads(path.read_bytes())
+        values = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise SegMateError(f"there is no {path}; {remedy}") from None
     except OSError as error:
         raise SegMateError(f"cannot read {path}: {error.strerror or error}; {remedy}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise SegMateError(f"{path} is not valid JSON ({error}); {remedy}") from None
     if not isinstance(values, dict):
         raise SegMateError(f"{path} holds a {type(values).__name__}, expected an object; {remedy}")
-    if not is_flat(values):
-        raise SegMateError(f"{path} has entries more than {DEEPEST} levels deep; {remedy}")
     return Entries(values, str(path))
-
-
-def is_flat(value: object) -> bool:
-    """Whether no entry lies deeper than DEEPEST, so that it can be walked and copied."""
-    level = [value]
-    for _ in range(DEEPEST):
-        inner = [part.values() if isinstance(part, Mapping) else part for part in level]
-        level = [part for parts in inner for part in parts if isinstance(part, (Mapping, list))]
-    return not level
 
 
 def is_finite(value: object) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from SegMateCore.errors import SegMateError
+
 
 def cpu_count() -> int:
     """Cores that this process may run on."""
@@ -23,3 +25,13 @@ def memory_gb() -> float | None:
     except (OSError, ValueError):
         pass  # no control group, or its limit reads "max"
     return total / 2**30
+
+
+def require_memory(needed_bytes: int, what: str) -> None:
+    """Raise SegMateError where `what` needs more than all the memory that this process may use."""
+    there_gb = memory_gb()
+    if there_gb is not None and needed_bytes > there_gb * 2**30:
+        raise SegMateError(
+            f"{what} would need {needed_bytes / 2**30:.3g} GB, this machine has {there_gb:.3g}: the file"
+            " is damaged, or for a larger machine"
+        )

@@ -8,13 +8,13 @@ is null; `about_bytes` is what others report, shown and never relied on.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_text import parse_json
 
 FORMAT, VERSION = "segmate-model-manifest", 1
 RESOURCES = Path(__file__).parent / "resources"
@@ -90,10 +90,10 @@ class ManifestEntry:
 def read_manifest(path: Path = RESOURCES / "manifest.json") -> dict[str, ManifestEntry]:
     """Name -> entry, in the file's order. Raises SegMateError that names the file and the entry."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SegMateError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise SegMateError(f"{path} is not JSON ({error})") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise SegMateError(f'{path} is no list of models: expected "format": "{FORMAT}"')

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from SegMateCore.atomic import atomic_write
+from SegMateCore.json_text import parse_json
 
 SUFFIXES = (".onnx", ".safetensors")
 
@@ -63,8 +64,8 @@ def record_path(path: Path) -> Path:
 def read_record(path: Path) -> dict:
     """Where the model in `path` came from; {} where that is not known."""
     try:
-        record = json.loads(record_path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        record = parse_json(record_path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
     sources = record.get("sources", []) if isinstance(record, dict) else None
     return record if isinstance(sources, list) and all(isinstance(s, dict) for s in sources) else {}

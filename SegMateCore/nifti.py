@@ -8,11 +8,11 @@ qform that contradict each other are refused: which of them is right cannot be k
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO
 
 import nibabel
 import numpy as np
@@ -21,8 +21,9 @@ from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 
 from SegMateCore.atomic import atomic_write
 from SegMateCore.errors import SegMateError
+from SegMateCore.nifti_extent import check_extent
 from SegMateCore.volume import Volume, corners_mm
-from SegMateCore.voxel_types import CHUNK_VALUES, chunks_of, collect
+from SegMateCore.voxel_types import chunks_of, collect, numbers_in, read_to_the_end
 
 # What a result repeats of its source's header to lie at exactly the same place for every reader.
 GEOMETRY_FIELDS = (
@@ -54,18 +55,17 @@ def read_nifti(path: str | PathLike, affine_source: str | None = None) -> Volume
     shape, affine, geometry = _checked_header(image.header, affine_source)
     # nibabel moves offset and scaling from the header to the proxy.
     stored = image.dataobj
-    count = int(np.prod(shape, dtype=np.int64))
+    count = math.prod(shape)
     zipped = path.name.lower().endswith(".gz")
     limit = path.stat().st_size * (LARGEST_GZIP_RATIO if zipped else 1)
     if stored.offset + count * stored.dtype.itemsize > limit:
         raise SegMateError(f"the file is too short for the {count} voxels of its header; copy it anew")
     try:
         with (gzip.open if zipped else open)(path, "rb") as stream:
-            chunks = _chunks(stream, stored.offset, count, stored.dtype)
+            stream.seek(stored.offset)
+            chunks = numbers_in(stream, count, stored.dtype)
             voxels = collect(chunks, count, stored.slope, stored.inter)
-            # Reading on to the end makes gzip compare the checksum, and notice when the end is missing.
-            while stream.read(CHUNK_VALUES):
-                pass
+            read_to_the_end(stream)
     except (OSError, EOFError, zlib.error, MemoryError) as error:
         reason = _reason(error)
         raise SegMateError(f"the file is damaged ({reason}): copy or export it anew") from error
@@ -75,6 +75,7 @@ def read_nifti(path: str | PathLike, affine_source: str | None = None) -> Volume
 def open_nifti(path: Path) -> Nifti1Image:
     """The image with its header read and its voxels still in the file. Raises SegMateError if not NIfTI."""
     try:
+        check_extent(path)
         image = nibabel.load(path)
     except _READ_ERRORS as error:
         raise SegMateError(
@@ -159,18 +160,6 @@ def _reason(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _chunks(stream: BinaryIO, offset: int, count: int, dtype: np.dtype) -> Iterator[np.ndarray]:
-    """`count` numbers from byte `offset` on, in native byte order."""
-    stream.seek(offset)
-    while count:
-        wanted = min(count, CHUNK_VALUES)
-        data = stream.read(wanted * dtype.itemsize)
-        if len(data) < wanted * dtype.itemsize:
-            raise EOFError(f"the file ends {count * dtype.itemsize - len(data)} bytes early")
-        yield np.frombuffer(data, dtype).astype(dtype.newbyteorder("="), copy=False)
-        count -= wanted
-
-
 def _checked_header(
     header: Nifti1Header, affine_source: str | None
 ) -> tuple[tuple[int, int, int], np.ndarray, Mapping[str, np.ndarray] | None]:
@@ -178,7 +167,7 @@ def _checked_header(
     shape, dtype = header.get_data_shape(), header.get_data_dtype()
     if len(shape) < 3 or any(count < 1 for count in shape):
         raise SegMateError(f"the image has shape {shape}, expected three axes of at least one voxel each")
-    frames = int(np.prod(shape[3:], dtype=np.int64))
+    frames = math.prod(shape[3:])
     if frames != 1:
         raise SegMateError(
             f"the image is {len(shape)}D with {frames} frames {shape}, expected one 3D volume; save one frame"

@@ -7,6 +7,7 @@ refused: guessing would silently swap sides. Format: teem.sourceforge.net/nrrd/f
 from __future__ import annotations
 
 import gzip
+import math
 import re
 import zlib
 from collections.abc import Iterator, Mapping
@@ -20,8 +21,9 @@ import numpy as np
 
 from SegMateCore.atomic import atomic_write
 from SegMateCore.errors import SegMateError
+from SegMateCore.nrrd_data import opened_voxels, sizes_of
 from SegMateCore.volume import Volume
-from SegMateCore.voxel_types import chunks_of, collect
+from SegMateCore.voxel_types import collect
 
 # Signs that bring each space to RAS.
 SPACES = {
@@ -30,6 +32,8 @@ SPACES = {
     "left-posterior-superior": (-1, -1, 1), "lps": (-1, -1, 1),
 }  # fmt: skip
 COMPRESSION_LEVEL = 1
+# With a terminology, comments and our document a header has some kilobytes.
+LARGEST_HEADER_BYTES = 16 << 20
 _TYPE_NAMES = {
     "uint8": "unsigned char", "int8": "signed char", "uint16": "unsigned short", "int16": "short",
     "uint32": "unsigned int", "int32": "int", "float32": "float", "float64": "double",
@@ -44,24 +48,24 @@ _READ_ERRORS = (
 
 def read_nrrd(path: str | PathLike) -> Volume:
     """Read a scalar 3D NRRD as int16 or float32. Raises SegMateError for anything else."""
-    raw, header = read_raw(path)
-    affine, shape = _geometry(header)
-    if raw.dtype.kind not in "iuf":
-        raise SegMateError(f"the voxels are {raw.dtype}, expected one real number each (a CT in HU)")
-    raw = raw.reshape(shape)
-    return Volume(collect(chunks_of(raw), raw.size).reshape(shape), affine)
+    with _opened(path) as (file, header):
+        affine, shape = _geometry(header)
+        return Volume(_voxels(file, path, header).reshape(shape), affine)
 
 
 def read_raw(path: str | PathLike) -> tuple[np.ndarray, dict]:
-    """Stored numbers, slowest axis first, and the header as pynrrd gives it. Raises SegMateError."""
-    with _readable():
-        return nrrd.read(str(Path(path)), index_order="C")
+    """Numbers as int16 or float32, slowest axis first, and the header as pynrrd gives it.
+
+    Raises SegMateError.
+    """
+    with _opened(path) as (file, header):
+        return _voxels(file, path, header).reshape(sizes_of(header)[::-1]), header
 
 
 def read_header(path: str | PathLike) -> dict:
     """The header alone, as pynrrd gives it. Raises SegMateError."""
-    with _readable():
-        return nrrd.read_header(str(Path(path)))
+    with _opened(path) as (_, header):
+        return header
 
 
 def texts_of(header: Mapping, key: str) -> list[str]:
@@ -86,12 +90,33 @@ def write_nrrd(volume: Volume, path: str | PathLike, fields: Mapping[str, str] |
 
 
 @contextmanager
-def _readable() -> Iterator[None]:
+def _opened(path: str | PathLike) -> Iterator[tuple[BinaryIO, dict]]:
+    """The file, standing behind its header, and the header."""
     try:
-        yield
+        with open(path, "rb") as file:
+            header = nrrd.read_header(_header_lines(file))
+            missing = [key for key in ("type", "dimension", "sizes", "encoding") if key not in header]
+            if missing:
+                raise nrrd.NRRDError(f"its header has no {missing[0]}")
+            yield file, header
     except _READ_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SegMateError(f"not a readable NRRD file ({reason}); copy or convert it anew") from error
+
+
+def _header_lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a header; a file without the blank line at its end is not taken for one long header."""
+    left = LARGEST_HEADER_BYTES
+    while line := file.readline(left + 1):
+        left -= len(line)
+        if left < 0:
+            raise SegMateError(f"its header has more than {LARGEST_HEADER_BYTES} bytes: this is no NRRD file")
+        yield line
+
+
+def _voxels(file: BinaryIO, path: str | PathLike, header: Mapping) -> np.ndarray:
+    with opened_voxels(file, Path(path), header) as chunks:
+        return collect(chunks, math.prod(sizes_of(header)))
 
 
 def _write_voxels(voxels: np.ndarray, stream: BinaryIO) -> None:
@@ -136,7 +161,7 @@ def _geometry(header: Mapping) -> tuple[np.ndarray, tuple[int, int, int]]:
     units = [str(unit).strip('" ').lower() for unit in header.get("space units", [])]
     if any(unit not in ("mm", "millimeter", "millimeters", "") for unit in units):
         raise SegMateError(f"the NRRD space units are {units}, expected mm")
-    sizes = [int(size) for size in header["sizes"]]
+    sizes = sizes_of(header)
     directions = header.get("space directions")
     if directions is None or header.get("space origin") is None or len(directions) != len(sizes):
         raise SegMateError("the NRRD header lacks space directions or space origin; export the CT anew")
@@ -147,11 +172,14 @@ def _geometry(header: Mapping) -> tuple[np.ndarray, tuple[int, int, int]]:
         kinds = list(header.get("kinds", ["unknown"] * len(sizes)))
         what = "".join(f", axis {axis} with {sizes[axis]} of kind {kinds[axis]!r}" for axis in others)
         raise SegMateError(
-            f"the NRRD is {len(sizes)}D of sizes {sizes}{what}, expected one 3D scalar volume; save one frame"
-            " or component as a file of its own and give that"
+            f"the NRRD is {len(sizes)}D of sizes {list(sizes)}{what}, expected one 3D scalar volume; save one"
+            " frame or component as a file of its own and give that"
         )
+    origin = np.asarray(header["space origin"], np.float64)
+    if any(vector.shape != (3,) for vector in (origin, *(rows[axis] for axis in spatial))):
+        raise SegMateError("the NRRD space directions and origin need three numbers each; export the CT anew")
     affine = np.eye(4)
     signs = np.array(SPACES[space], np.float64)
     affine[:3, :3] = np.column_stack([signs * rows[axis] for axis in spatial])
-    affine[:3, 3] = signs * np.asarray(header["space origin"], np.float64)
+    affine[:3, 3] = signs * origin
     return affine, tuple(sizes[axis] for axis in reversed(spatial))

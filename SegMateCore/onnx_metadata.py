@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_text import parse_json
+from SegMateCore.protobuf_fields import bytes_of, fields_of
 
 # The metadata entry in which an export keeps what it measured, a JSON object.
 EXPORT_KEY = "segmate_export"
 _GRAPH_HASH = "graph_sha256"
 _METADATA_PROPS = 14
-_FIXED_BYTES = {1: 8, 5: 4}
 _MAX_ENTRY_BYTES = 64 * 1024 * 1024
 
 
@@ -78,7 +78,7 @@ def verify_graph(path: str | Path) -> None:
     if text is None:
         return
     try:
-        facts = json.loads(text)
+        facts = parse_json(text)
         wanted = facts.get(_GRAPH_HASH)
         found = wanted if wanted is None else graph_sha256(Path(path).read_bytes())
     except OSError as error:
@@ -107,40 +107,11 @@ def _fields(
 
     every: give (number, b"") of all other fields, too. The stream stands behind the field that was given.
     """
-    while stream.tell() < size:
-        key = _varint(stream)
-        number, kind = key >> 3, key & 7
-        if kind == 0:
-            _varint(stream)
-            if every:
-                yield number, b""
-            continue
-        if kind == 2:
-            length = _varint(stream)
-        elif kind in _FIXED_BYTES:
-            length = _FIXED_BYTES[kind]
-        else:
-            raise ValueError(f"unknown wire type {kind} at byte {stream.tell()}")
-        if number == 0 or stream.tell() + length > size:
-            raise ValueError(f"a field ends at byte {stream.tell() + length} of {size}")
-        if kind == 2 and wanted in (None, number):
-            if length > _MAX_ENTRY_BYTES:
-                raise ValueError(f"a metadata entry of {length} bytes")
-            yield number, stream.read(length)
-        else:
-            stream.seek(length, io.SEEK_CUR)
-            if every:
-                yield number, b""
-
-
-def _varint(stream: BinaryIO) -> int:
-    """A base-128 number: seven bits a byte, lowest first, the eighth bit says that another byte follows."""
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = stream.read(1)
-        if not byte:
-            raise ValueError("it ends within a number")
-        value |= (byte[0] & 0x7F) << shift
-        if byte[0] < 0x80:
-            return value
-    raise ValueError("a number of more than ten bytes")
+    for field in fields_of(stream, 0, size):
+        if field.is_bytes and wanted in (None, field.number):
+            if field.length > _MAX_ENTRY_BYTES:
+                raise ValueError(f"a metadata entry of {field.length} bytes")
+            yield field.number, bytes_of(stream, field)
+        elif every:
+            stream.seek(field.end)
+            yield field.number, b""

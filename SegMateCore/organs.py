@@ -140,6 +140,8 @@ class OrganSet:
         if not isinstance(rows, list) or not rows:
             given = "empty" if rows == [] else type(rows).__name__
             raise SegMateError(f"the organ table is {given}, expected a list of at least one organ")
+        if len(rows) > LARGEST_LABEL:
+            raise SegMateError(f"the organ table has {len(rows)} rows, expected at most {LARGEST_LABEL}")
         return cls(tuple(_organ_from_row(row) for row in rows))
 
 
@@ -156,7 +158,7 @@ def _organ_from_row(row: dict) -> Organ:
     fields = set(Organ.__dataclass_fields__)
     if not isinstance(row, dict) or not fields - {"partner"} <= set(row) <= fields:
         given = sorted(row) if isinstance(row, dict) else row
-        raise SegMateError(f"a row of the organ table has {given}, expected {sorted(fields)}")
+        raise SegMateError(f"a row of the organ table has {given!r:.200}, expected {sorted(fields)}")
     rgb, label = row["rgb"], row["label"]
     texts = [row["name"], *([] if row["code"] is row["meaning"] is None else [row["code"], row["meaning"]])]
     problems = {
@@ -169,7 +171,7 @@ def _organ_from_row(row: dict) -> Organ:
     }
     wrong = [what for what, is_wrong in problems.items() if is_wrong]
     if wrong:
-        raise SegMateError(f"the organ table has a wrong {wrong[0]} in the row {row}; mend that row")
+        raise SegMateError(f"the organ table has a wrong {wrong[0]} in the row {row!r:.300}; mend that row")
     return Organ(**{**row, "rgb": tuple(rgb)})
 
 

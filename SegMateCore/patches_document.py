@@ -6,6 +6,7 @@ entry. Described for other programs in docs/checkpoint.md.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from SegMateCore.errors import SegMateError
@@ -80,7 +81,7 @@ def check_grouping(grouping: object, part: dict, organs: Sequence[str], source: 
                 f'{source}: "grouping" of {organ} is {_short(chosen)}, expected channels from {first} to'
                 f" {stop - 1}" + (", 0 being the background" if background else "")
             )
-    twice = [channel for channel in set(channels) if channels.count(channel) > 1]
+    twice = [channel for channel, count in Counter(channels).items() if count > 1]
     if twice:
         raise SegMateError(f'{source}: "grouping" has the channel {twice[0]} twice, expected it once')
 

@@ -15,8 +15,10 @@ from SegMateCore.cancelling import IsCancelled
 from SegMateCore.errors import SegMateError
 from SegMateCore.json_entries import short
 from SegMateCore.resampling import PADDING_FLOOR_HU, WorkingGrid, resample_hu, working_grid
-from SegMateCore.volume import Volume
+from SegMateCore.volume import LARGEST_SPACING_MM, SMALLEST_SPACING_MM, Volume, are_spacings
 
+# Far above any network's.
+LARGEST_CONTEXT = 255
 Z_POSITIONS = (None, "volume", "constant")
 
 
@@ -47,13 +49,15 @@ class Preprocessing:
                 raise SegMateError(f"preprocessing: {field} is {given}, expected {expected}")
 
         spacing = self.spacing_mm
-        need(spacing is None or (_numbers(spacing, 3) and min(spacing) > 0), "spacing_mm",
-             "three positive numbers (i, j, k) in mm, or null for the CT's own")
+        need(spacing is None or (_numbers(spacing, 3) and are_spacings(spacing)), "spacing_mm",
+             f"three numbers (i, j, k) from {SMALLEST_SPACING_MM:g} to {LARGEST_SPACING_MM:g} mm, or null for"
+             " the CT's own")
         need(_numbers(self.window_hu, 2) and self.window_hu[0] < self.window_hu[1], "window_hu",
              "two rising numbers in HU")
         need(_numbers(self.scale, 2) and self.scale[1] != 0, "scale", "two numbers (offset, factor)")
-        need(isinstance(self.context, int) and self.context >= 1 and self.context % 2 == 1, "context",
-             "an odd number of slices")
+        need(isinstance(self.context, int) and self.context % 2 == 1
+             and 1 <= self.context <= LARGEST_CONTEXT, "context",
+             f"an odd number of slices up to {LARGEST_CONTEXT}")
         need(self.slice_rows in ("i", "j"), "slice_rows", "'i' or 'j'")
         need(self.z_position in Z_POSITIONS, "z_position", f"one of {Z_POSITIONS}")
         need(self.orientation == "RAS", "orientation", "'RAS'")
@@ -105,6 +109,7 @@ class Preprocessing:
 
 def _numbers(values, count: int) -> bool:
     try:
-        return len(values) == count and all(math.isfinite(float(v)) for v in values)
-    except (TypeError, ValueError, OverflowError):
+        numbers = [value for value in values if not isinstance(value, bool) and math.isfinite(value)]
+        return len(numbers) == len(values) == count
+    except TypeError:
         return False

@@ -10,12 +10,14 @@ that the edge cuts is scaled to one again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from SegMateCore.cancelling import IsCancelled, until_cancelled
+from SegMateCore.machine import require_memory
 from SegMateCore.volume import Volume
 
 # Scanners mark what lies outside the field of view with -1024, -2000, -2048 or -3024: it is all air here,
@@ -73,6 +75,13 @@ class WorkingGrid:
         return all(axis.is_identity for axis in self.axes)
 
 
+def check_grid_memory(source: tuple[int, int, int], target: tuple[int, int, int]) -> None:
+    """Raise SegMateError where float32 voxels of a grid, or the weights of an axis, exceed this machine."""
+    weights = max(count * other for count, other in zip(source, target))
+    sides = " x ".join(map(str, target))
+    require_memory(max(4 * math.prod(target), 8 * weights), f"the network's grid of {sides} voxels")
+
+
 def working_grid(canonical: Volume, spacing_mm: tuple[float, float, float] | None) -> WorkingGrid:
     """The grid of `spacing_mm` (i, j, k) over a canonical volume, with the same centre; None: its own."""
     native_mm = canonical.spacing_mm
@@ -87,6 +96,7 @@ def working_grid(canonical: Volume, spacing_mm: tuple[float, float, float] | Non
         index_map[column, 3] = (count - 1) / 2 - step * (axis.target_count - 1) / 2
         axes.append(axis)
     shape = tuple(axis.target_count for axis in axes[::-1])
+    check_grid_memory(canonical.shape, shape)
     return WorkingGrid(shape, canonical.affine @ index_map, tuple(axes[::-1]))
 
 

@@ -7,13 +7,13 @@ without gaps. Every entry is checked against the file's size before a byte of a 
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_text import parse_json
 
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _PICKLE_OR_ZIP = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -52,7 +52,7 @@ class SafetensorsHeader:
             raise SegMateError(f"cannot read {path}: {error.strerror or error}") from None
         try:
             return _parsed(text, 8 + length, size)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise SegMateError(f"{path} is not a whole .safetensors file ({error}); copy it again") from None
 
 
@@ -75,7 +75,7 @@ def _checked_length(path: Path, first: bytes, size: int) -> int:
 
 def _parsed(text: bytes, data_start: int, size: int) -> SafetensorsHeader:
     """The header of a file of `size` bytes. Raises ValueError."""
-    header = json.loads(text)
+    header = parse_json(text)
     if not isinstance(header, dict):
         raise ValueError("its header is not an object")
     metadata = header.pop("__metadata__", None) or {}

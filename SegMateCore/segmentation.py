@@ -20,6 +20,7 @@ import numpy as np
 from SegMateCore.atomic import atomic_folder
 from SegMateCore.content_hash import volume_sha256
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_text import parse_json
 from SegMateCore.organs import LARGEST_LABEL, NINE, Organ, OrganSet
 from SegMateCore.volume import Volume
 
@@ -159,7 +160,7 @@ def parse_document(texts: list[str]) -> tuple[OrganSet, dict]:
     """Organs and provenance from the first text that is our document; NINE and {} when none is."""
     for text in texts:
         try:
-            document = json.loads(text)
+            document = parse_json(text)
         except ValueError:
             continue
         if not isinstance(document, dict) or "organs" not in document:

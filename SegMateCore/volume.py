@@ -8,7 +8,7 @@ stored another way gives the same array, bit for bit. Needs numpy alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import permutations, product
@@ -29,6 +29,11 @@ SMALLEST_DETERMINANT = 0.1
 SAME_GRID_VOXELS = 0.01
 
 _DIRECTIONS = (("L", "R"), ("P", "A"), ("I", "S"))
+
+
+def are_spacings(lengths_mm: Iterable[float]) -> bool:
+    """Whether voxels may have these sides."""
+    return all(SMALLEST_SPACING_MM <= length <= LARGEST_SPACING_MM for length in lengths_mm)
 
 
 def corners_mm(shape: tuple[int, int, int], affine: np.ndarray) -> np.ndarray:
@@ -236,7 +241,7 @@ def _check_affine(affine: np.ndarray) -> None:
             " mend the file's geometry"
         )
     spacing_mm = _lengths(affine)
-    if spacing_mm.min() < SMALLEST_SPACING_MM or spacing_mm.max() > LARGEST_SPACING_MM:
+    if not are_spacings(spacing_mm):
         given = " x ".join(f"{length:.6g}" for length in spacing_mm)
         raise SegMateError(
             f"the voxel spacing is {given} mm, expected {SMALLEST_SPACING_MM:g} to"

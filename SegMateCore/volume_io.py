@@ -57,6 +57,9 @@ def write_volume(volume: Volume, path: str | PathLike) -> None:
 def _read(path: Path, affine_source: str | None, series: str | None) -> Volume:
     if not path.exists():
         raise SegMateError("no such file or folder; check the path")
+    if not path.is_dir() and not path.is_file():
+        # A pipe would keep whoever opens it waiting, a device may have no end.
+        raise SegMateError("neither a file nor a folder, expected one of them")
     name = path.name.lower()
     if is_dicom(path):
         from SegMateCore.dicom import read_dicom_series

@@ -39,6 +39,10 @@ class WeightsFile:
         self.keys: tuple[str, ...] = tuple(sorted(header.tensors))
         self._tensors = header.tensors
 
+    def shape(self, key: str) -> tuple[int, ...]:
+        """Of a tensor, which is not read for it."""
+        return self._tensors[key].shape
+
     def items(self, keys: Iterable[str]) -> Iterable[tuple[str, np.ndarray]]:
         """(key, array) in the order of `keys`, one array in memory at a time."""
         try:
@@ -66,6 +70,9 @@ class WeightsInMemory:
     def __init__(self, tensors: Mapping[str, np.ndarray]):
         self.tensors = dict(tensors)
         self.keys = tuple(sorted(self.tensors))
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        return self.tensors[key].shape
 
     def items(self, keys: Iterable[str]) -> Iterable[tuple[str, np.ndarray]]:
         return ((key, self.tensors[key]) for key in keys)

@@ -35,6 +35,7 @@ from SegMateCore.volume import Volume
 from SegMateCore.worker_protocol import (
     CANCELLED,
     EXCHANGE_PREFIX,
+    LONGEST_LINE,
     OUT_OF_MEMORY,
     PROTOCOL,
     REFUSED,
@@ -92,7 +93,10 @@ class Worker:
     def _read(self) -> None:
         """The second thread: hear what must be heard at once, queue the rest."""
         try:
-            for line in self._requests:
+            while line := self._requests.readline(LONGEST_LINE + 1):
+                if len(line) > LONGEST_LINE:
+                    self._replies.failed(None, REFUSED, f"a line of more than {LONGEST_LINE} bytes was sent")
+                    break  # what follows is the rest of it
                 try:
                     self._hear(parse_request(line))
                 except BadRequest as error:
@@ -241,7 +245,8 @@ def _mapped(path: Path) -> np.ndarray:
     """Voxels of a .npy file, mapped, so that they need no memory of their own. Raises SegMateError."""
     try:
         return np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError) as error:
+    # numpy takes the header of such a file apart like Python's own text, and fails in as many ways.
+    except Exception as error:
         raise SegMateError(f"cannot read the voxels in {path}: {error}") from error
 
 

@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_text import check_depth
 
 PROTOCOL = 1
 # The worker removes its exchange folder with all that is in it: only a folder of such a name is one.
 EXCHANGE_PREFIX = "segmate-exchange-"
+# No request comes near to it; what sends more is not a program of ours.
+LONGEST_LINE = 1 << 20
 REFUSED, CANCELLED, OUT_OF_MEMORY, UNEXPECTED = "refused", "cancelled", "out of memory", "unexpected"
 # About ten messages a second are enough for a progress bar.
 PROGRESS_SECONDS = 0.1
@@ -109,6 +112,7 @@ def parse_request(line: bytes) -> Request:
     """The request in a line. Raises BadRequest, one plain sentence, for everything else."""
     try:
         message = json.loads(line)
+        check_depth(message)  # numbers are each field's own business
     except (ValueError, RecursionError):
         raise BadRequest("a line that is not JSON was sent to the worker", None) from None
     if not isinstance(message, dict) or not _is_whole(message.get("id")):

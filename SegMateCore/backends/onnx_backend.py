@@ -12,6 +12,7 @@ from SegMateCore.backends.interface import OutOfMemory
 from SegMateCore.backends.onnx_checks import check_graph, check_logits, check_precision, file_precision
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.errors import SegMateError
+from SegMateCore.onnx_guard import check_whole_network
 from SegMateCore.onnx_metadata import verify_graph
 from SegMateCore.onnx_providers import CPU, Provider, arithmetic, find_provider
 
@@ -53,6 +54,7 @@ class OnnxBackend:
         checkpoint = Checkpoint.read(path)
         check_precision(checkpoint, precision)
         verify_graph(path)
+        check_whole_network(path)
         provider = find_provider(wanted)
         try:
             session = _session(path, provider, threads)

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 import numpy as np
 
 from SegMateCore.backends.interface import OutOfMemory
-from SegMateCore.checkpoint import Checkpoint
+from SegMateCore.checkpoint import Checkpoint, Part
 from SegMateCore.device_words import parse_device
 from SegMateCore.errors import SegMateError
+from SegMateCore.models import model_options
 
 # Larger blocks glibc's malloc fetches from the system each time, page by page: a quarter of MambaOut's time.
 # The limit there is 32 MiB; half of it was the best of those tried.
@@ -134,6 +135,10 @@ def load_network(checkpoint: Checkpoint, part: int, fold: int | None = None):
     from SegMateCore.models import create_model
 
     entry = checkpoint.parts[part]
+    if _is_of_unknown_size(entry):
+        with torch.device("meta"):
+            outline = create_model(entry.model_name, **{**entry.model_options, "pretrained": False})
+        check_fits(outline, checkpoint, part, fold)
     # Weights come from the file: never fetch others on the way.
     model = create_model(entry.model_name, **{**entry.model_options, "pretrained": False})
     state = {key: torch.from_numpy(value) for key, value in checkpoint.weights(part, fold).items()}
@@ -146,6 +151,31 @@ def load_network(checkpoint: Checkpoint, part: int, fold: int | None = None):
             f" {reason}"
         ) from error
     return model.eval()
+
+
+def check_fits(outline, checkpoint: Checkpoint, part: int, fold: int | None) -> None:
+    """Refuse a file that describes another network than it holds, before that takes memory.
+
+    outline: the network on torch's meta device, without numbers. Raises SegMateError.
+    """
+    expected = {key: tuple(tensor.shape) for key, tensor in outline.state_dict().items()}
+    found = checkpoint.weight_shapes(part, fold)
+    wrong = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+    if wrong:
+        name = checkpoint.parts[part].model_name
+        has, needs = found.get(wrong[0], "none"), expected.get(wrong[0], "none")
+        raise SegMateError(
+            f"{checkpoint.path}: its weights do not fit the network {name!r} that it names: {len(wrong)}"
+            f" differ, such as {wrong[0]!r:.100} with the shape {has}, expected {needs}"
+        )
+
+
+def _is_of_unknown_size(entry: Part) -> bool:
+    """Whether the file decides how large the network is: it has not the encoder and widths of its name."""
+    if entry.strategy != "slices":
+        return False  # torch_patches.py has looked
+    named = model_options(entry.model_name).to_dict()
+    return any(entry.model_options.get(key) != named.get(key) for key in ("encoder", "widths"))
 
 
 def chosen_precision(wanted: str, device: str) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 
 from SegMateCore.backends.torch_backend import (
     TYPES,
+    check_fits,
     chosen_precision,
     load_network,
     on_device,
@@ -25,7 +26,7 @@ from SegMateCore.backends.torch_backend import (
     torch_device,
 )
 from SegMateCore.cancelling import IsCancelled, until_cancelled
-from SegMateCore.checkpoint import Checkpoint, Part
+from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.errors import SegMateError
 
 
@@ -66,7 +67,7 @@ class TorchPatches:
         if threads is not None:
             torch.set_num_threads(threads)
         entry = checkpoint.parts[part]
-        head_name = last_layer(entry, checkpoint.source)
+        head_name = last_layer(checkpoint, part)
         # New layers draw random weights before they get theirs; the caller's random numbers stay.
         with torch.random.fork_rng(devices=[]):
             networks = [load_network(checkpoint, part, fold) for fold in range(entry.folds)]
@@ -120,7 +121,7 @@ class TorchPatches:
         return self._reopen()
 
 
-def last_layer(part: Part, source: str) -> str | None:
+def last_layer(checkpoint: Checkpoint, part: int) -> str | None:
     """The name of the 1x1x1 convolution whose output is the network's, None where there is none.
 
     Found by sending a patch without numbers through a network without weights (torch's meta device). Raises
@@ -130,10 +131,13 @@ def last_layer(part: Part, source: str) -> str | None:
 
     from SegMateCore.models import create_model
 
+    part, index, source = checkpoint.parts[part], part, checkpoint.source
     size, classes = part.patches.size, len(part.classes)
     seen: dict[str, object] = {}
     with torch.device("meta"), torch.inference_mode():
         network = create_model(part.model_name, **{**part.model_options, "pretrained": False}).eval()
+        for fold in range(part.folds):
+            check_fits(network, checkpoint, index, fold)
         for name, module in network.named_modules():
             if isinstance(module, torch.nn.Conv3d) and _is_pointwise(module):
                 module.register_forward_hook(lambda _, __, output, name=name: seen.update({name: output}))

@@ -7,7 +7,6 @@ of all others nothing is known. The tissue map of a real CT is its labels and, e
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -17,6 +16,7 @@ from scipy import ndimage
 
 from SegMateCore.data.tissue import TISSUE_INDEX
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_text import parse_json
 from SegMateCore.organs import NINE, OrganSet
 from SegMateCore.preprocessing import Preprocessing
 from SegMateCore.resampling import resample_labels
@@ -133,7 +133,7 @@ def outside_air(hu: np.ndarray) -> np.ndarray:
 
 def _annotated(path: Path, organs: OrganSet) -> tuple[bool, ...]:
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))["annotated"]
+        names = parse_json(path.read_text(encoding="utf-8"))["annotated"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SegMateError(f'{path}: cannot read the list "annotated" of organ names ({error!r})') from None
     channels = set(organs.subset(names))

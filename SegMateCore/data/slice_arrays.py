@@ -18,6 +18,8 @@ from SegMateCore.errors import SegMateError
 # What is read again and again in training is kept for speed, the rest for size: figures in docs/store.md.
 FAST, SMALL = "fast", "small"
 PREPARE_AGAIN = "run the same `segmate prepare` again, which mends it"
+# A table of one entry, "b2nd", in MessagePack.
+_LAYERS_AT, _ARRAY_ALONE = 91, b"\xde\x00\x01\xa4b2nd"
 
 
 def packed(array: np.ndarray, kept_for: str) -> bytes:
@@ -71,15 +73,34 @@ def read_slices(
         )
     blosc2 = require_blosc2()
     try:
+        _require_plain(path)
         stored = blosc2.open(str(path), mmap_mode="r", dparams={"nthreads": 1})
         if tuple(stored.shape) != tuple(shape):
             raise SegMateError(f"{path} holds a volume of shape {stored.shape}, expected {shape}: {advice}")
+        if stored.dtype.kind not in "iuf":
+            raise SegMateError(f"{path} holds {stored.dtype!r:.40}, expected numbers: {advice}")
         return stored[first:last]
     except FileNotFoundError:
         raise SegMateError(f"{path} is missing: {advice}") from None
-    except (RuntimeError, ValueError, OSError) as error:
+    except SegMateError:
+        raise
+    # Damaged bytes show in as many ways as there are steps in opening such a file.
+    except Exception as error:
         reason = " ".join(str(error).split())
         raise SegMateError(f"{path} cannot be read ({reason}): {advice}") from error
+
+
+def _require_plain(path: Path) -> None:
+    """Raise ValueError for a file that is more than an array.
+
+    In a file of Blosc2 may lie expressions, functions as source code and addresses of other files, which
+    versions before 4.14.1 build, and run, on opening it. Each has a layer of its own beside that of the array
+    (format: README_CFRAME_FORMAT of C-Blosc2; the table of layers stands at a fixed place).
+    """
+    with open(path, "rb") as stream:
+        head = stream.read(_LAYERS_AT + len(_ARRAY_ALONE))
+    if head[_LAYERS_AT:] != _ARRAY_ALONE:
+        raise ValueError("it is not an array alone")
 
 
 def require_blosc2() -> ModuleType:

@@ -9,7 +9,6 @@ docs/store.md.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -30,6 +29,7 @@ from SegMateCore.data.store_index import (
     presence_of,
 )
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_text import parse_json
 from SegMateCore.organs import OrganSet
 from SegMateCore.segmentation import Segmentation
 from SegMateCore.volume import Volume
@@ -98,7 +98,7 @@ class StoreCase:
 
     def labels(self, first: int, last: int) -> np.ndarray:
         """Labels of the slices first..last-1, uint8 (last - first, J, I): 0 or channel + 1."""
-        return read_slices(self.folder / LABELS_FILE, first, last, self.shape)
+        return self._channels(LABELS_FILE, first, last, self.shape)
 
     @property
     def keeps_original(self) -> bool:
@@ -123,9 +123,21 @@ class StoreCase:
     def original_reference(self) -> Segmentation:
         """The reference on the CT's own grid, see original()."""
         shape = self.geometry.original_shape
-        channels = read_slices(self.folder / ORIGINAL_LABELS_FILE, 0, shape[0], shape)
+        channels = self._channels(ORIGINAL_LABELS_FILE, 0, shape[0], shape)
         label_of_channel = np.array([0, *self.organs.labels], np.uint8)
         return Segmentation(label_of_channel[channels], self.geometry.original_affine, self.organs)
+
+    def _channels(self, name: str, first: int, last: int, shape: tuple[int, int, int]) -> np.ndarray:
+        """Slices of label maps. Raises SegMateError where they have more than 0 and channel + 1."""
+        path = self.folder / name
+        labels = read_slices(path, first, last, shape)
+        largest, count = labels.max(), len(self.organs)
+        if labels.dtype != np.uint8 or largest > count:
+            raise SegMateError(
+                f"{path} holds {labels.dtype} up to {largest}, expected uint8 from 0 to {count}: run the same"
+                " `segmate prepare` again"
+            )
+        return labels
 
     def _source_ct(self) -> Volume:
         entry = self.source[0]
@@ -287,7 +299,7 @@ def _check_files(case: StoreCase, row: dict) -> None:
             raise SegMateError(f"case {case.name}: {path} {given}: {advice}")
     path = case.folder / CASE_FILE_NAME
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        said = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SegMateError(f"case {case.name}: {path} cannot be read ({error}): {advice}") from None
     if said != row:

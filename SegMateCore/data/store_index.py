@@ -18,6 +18,7 @@ import numpy as np
 from SegMateCore.data.datasets.references import Reading
 from SegMateCore.data.splits import SplitRule
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_text import parse_json
 from SegMateCore.organs import OrganSet
 
 INDEX_NAME, CASE_FILE_NAME, CASES_FOLDER = "store.json", "case.json", "cases"
@@ -179,7 +180,7 @@ def presence_of(runs: dict[str, list[list[int]]], organs: OrganSet, count: int) 
 
 def _read_json(path: Path, folder: Path) -> dict:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SegMateError(
             f"{folder} is not a Store: no {INDEX_NAME} there; `segmate prepare` makes one"

@@ -18,6 +18,7 @@ from SegMateCore.atomic import atomic_folder, atomic_write
 from SegMateCore.data.case_names import case_folder, unsuitable_name
 from SegMateCore.data.store_index import CASE_FILE_NAME, CASES_FOLDER, INDEX_NAME, StoreIndex
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_text import parse_json
 
 
 class StoreWriteError(SegMateError):
@@ -74,7 +75,7 @@ def finished_row(store: Path, name: str, fingerprint: str | None) -> dict | None
     """
     try:
         place = case_folder(store / CASES_FOLDER, name)
-        row = json.loads((place / CASE_FILE_NAME).read_text(encoding="utf-8"))
+        row = parse_json((place / CASE_FILE_NAME).read_text(encoding="utf-8"))
         whole = all((place / file).stat().st_size == entry["bytes"] for file, entry in row["files"].items())
         is_it = row["name"] == name and fingerprint in (None, row["fingerprint"])
         return row if whole and is_it else None

@@ -27,6 +27,7 @@ from SegMateCore.evaluation.label_files import LabelFiles
 from SegMateCore.evaluation.metrics import score_organ
 from SegMateCore.evaluation.references import ReferenceCase
 from SegMateCore.evaluation.slice_probabilities import read_highest
+from SegMateCore.json_text import parse_json
 from SegMateCore.organs import organ_key
 
 CASES_FOLDER = "cases"
@@ -205,7 +206,7 @@ def _plain(value: float | None) -> float | str | None:
 
 def _read_row(path: Path) -> dict | None:
     try:
-        row = json.loads(path.read_text(encoding="utf-8"))
+        row = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return row if isinstance(row, dict) and row.get(VERSION_KEY) == METHOD_VERSION else None

@@ -33,6 +33,7 @@ from SegMateCore.evaluation.references import ReferenceCase
 from SegMateCore.evaluation.report import write_report
 from SegMateCore.evaluation.result_files import Results, write_results
 from SegMateCore.evaluation.summary import not_predicted, summarise
+from SegMateCore.json_text import parse_json
 from SegMateCore.notices import RESEARCH_ONLY
 from SegMateCore.predictor import Progress
 from SegMateCore.version import __version__
@@ -231,7 +232,7 @@ def _claim(evaluation: Evaluation) -> None:
     begun = any((evaluation.output / name).exists() for name in (CASES_FOLDER, PREDICTIONS_FOLDER))
     if path.exists() and begun:
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
+            before = parse_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             before = None
         if before != run:

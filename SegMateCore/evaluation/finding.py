@@ -5,7 +5,6 @@ Takes the user's path and choices, gives References. Only names and small tables
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from SegMateCore.evaluation.references import (
     ReferenceCase,
     StoreReference,
 )
+from SegMateCore.json_text import parse_json
 from SegMateCore.organs import NINE, OrganSet
 
 STORE, LABEL_MAPS, AUTO = "store", "labels", "auto"
@@ -227,6 +227,6 @@ def _listed(path: Path) -> tuple[str, ...] | None:
     if not path.is_file():
         return None
     try:
-        return tuple(str(name) for name in json.loads(path.read_text(encoding="utf-8"))["annotated"])
+        return tuple(str(name) for name in parse_json(path.read_text(encoding="utf-8"))["annotated"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SegMateError(f'{path}: cannot read the list "annotated" of organ names ({error!r})') from None

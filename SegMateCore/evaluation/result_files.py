@@ -16,6 +16,7 @@ from SegMateCore.atomic import atomic_write
 from SegMateCore.errors import SegMateError
 from SegMateCore.evaluation.metrics import METRIC_KEYS, STATES
 from SegMateCore.evaluation.summary import ALL_ORGANS, totals
+from SegMateCore.json_text import parse_json
 
 RESULTS_NAME, CASES_NAME, SUMMARY_NAME = "results.json", "cases.csv", "summary.csv"
 VERSION_KEY, FORMAT_VERSION = "segmate_evaluation", 2
@@ -76,7 +77,7 @@ def read_results(folder: Path) -> Results:
     """From a folder that write_results has filled. Raises SegMateError for any other."""
     path = folder / RESULTS_NAME
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SegMateError(f"{folder} holds no finished evaluation: no {RESULTS_NAME} there") from None
     except (OSError, ValueError) as error:

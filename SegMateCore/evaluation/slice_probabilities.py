@@ -13,6 +13,7 @@ import numpy as np
 
 from SegMateCore.atomic import atomic_write
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_text import parse_json
 
 MADE_FROM, HIGHEST = "made_from", "highest"
 
@@ -42,7 +43,7 @@ def read_highest(path: Path) -> dict[str, list[float]]:
 
 def _read(path: Path) -> dict:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SegMateError(f"{path} cannot be read ({error}): remove it, it is made again") from None
     if not isinstance(document, dict) or not {MADE_FROM, HIGHEST} <= set(document):

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, fields
 from ..errors import SegMateError
 
 ATTENTION = ("full", "no_se", "none")
+# Far above any network; a file that asks for more would keep the machine busy for nothing.
+LARGEST_COUNT = 65_536
 SLICES = ("centre", "stacked", "fused")
 
 
@@ -74,7 +76,8 @@ class UNetOptions:
             except TypeError:
                 widths = ()
             if not widths or not all(_is_count(width) for width in widths):
-                raise SegMateError(f"widths={self.widths!r}: expected a list of positive integers, or None.")
+                given = f"{self.widths!r:.60}"
+                raise SegMateError(f"widths={given}: expected a list of positive integers, or None.")
             object.__setattr__(self, "widths", widths)
 
     def to_dict(self) -> dict:
@@ -96,7 +99,7 @@ def make_options(family: type, given: dict) -> SegMateOptions | UNetOptions:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_COUNT
 
 
 def _check_common(options: SegMateOptions | UNetOptions) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from SegMateCore.atomic import atomic_write
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_text import parse_json
 from SegMateCore.training.pictures import draw_curves
 
 METRICS_NAME, CURVES_NAME = "metrics.jsonl", "curves.png"
@@ -80,7 +81,7 @@ def read_metrics(folder: Path) -> list[dict]:
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines():
         try:
-            lines.append(json.loads(text))
+            lines.append(parse_json(text))
         except ValueError:
             break
     return lines

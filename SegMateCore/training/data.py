@@ -6,7 +6,6 @@ Takes opened Stores and TrainingCases, gives TrainingData. Validation cases are 
 from __future__ import annotations
 
 import difflib
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from SegMateCore.data.cases import GROUPS, TrainingCase
 from SegMateCore.data.sources import MemorySource, Source, StoreSource
 from SegMateCore.data.store import Store, StoreCase
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_text import parse_json
 from SegMateCore.organs import NINE, OrganSet
 from SegMateCore.preprocessing import Preprocessing
 from SegMateCore.segmentation import Segmentation
@@ -149,7 +149,7 @@ def validation_folder(folder: Path, organs: OrganSet = NINE) -> ValidationCase:
         if not (folder / name).is_file():
             raise SegMateError(f"{folder}: no {name} there, expected a case folder to validate on")
     try:
-        listed = json.loads((folder / "organs.json").read_text(encoding="utf-8"))["annotated"]
+        listed = parse_json((folder / "organs.json").read_text(encoding="utf-8"))["annotated"]
     except (ValueError, KeyError, TypeError) as error:
         raise SegMateError(f'{folder}/organs.json: cannot read the list "annotated" ({error!r})') from None
     names = tuple(organs[channel].name for channel in organs.subset(listed))

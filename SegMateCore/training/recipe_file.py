@@ -16,6 +16,7 @@ from pathlib import Path
 
 from SegMateCore.errors import SegMateError
 from SegMateCore.preprocessing import Preprocessing
+from SegMateCore.toml_text import parse_toml
 from SegMateCore.training.recipe import (
     Augmentation,
     Loss,
@@ -176,10 +177,6 @@ def _toml(value: object) -> str:
 
 def _parse_toml(content: bytes, source: str) -> dict:
     try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib
-    try:
-        return tomllib.loads(content.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SegMateError(f"the recipe {source} is not valid TOML: {error}") from None
+        return parse_toml(content.decode("utf-8"))
+    except ValueError as error:
+        raise SegMateError(f"the recipe {source:.200} is not valid TOML: {error}") from None

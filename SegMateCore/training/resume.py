@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_text import parse_json
 from SegMateCore.training.averaging import WeightAverage
 from SegMateCore.weights_file import WeightsFile, write_weights
 
@@ -42,10 +43,14 @@ def read_state(path: Path) -> dict:
     text = _weights_file(path).metadata.get(METADATA_KEY)
     if text is None:
         raise SegMateError(f"{path} is not a resume file; give the folder of a run")
-    state = json.loads(text)
-    if state["version"] != VERSION:
+    try:
+        state = parse_json(text)
+    except ValueError as error:
+        raise SegMateError(f"{path} is damaged ({error}); go on from an earlier run") from None
+    version = state.get("version") if isinstance(state, dict) else None
+    if version != VERSION:
         raise SegMateError(
-            f"{path} has the version {state['version']}, expected {VERSION}: go on with the version of"
+            f"{path} has the version {version!r:.40}, expected {VERSION}: go on with the version of"
             " segmate-core that wrote it, or start a new run with segmate finetune --from"
         )
     return state

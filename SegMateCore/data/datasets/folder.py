@@ -11,7 +11,6 @@ sub-folders with ct.nii.gz (or a DICOM series: ct.zip, ct/ or dicom/), labels.ni
 from __future__ import annotations
 
 import glob
-import json
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +29,7 @@ from SegMateCore.data.datasets.source import (
 )
 from SegMateCore.data.splits import SplitRule
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_text import parse_json
 from SegMateCore.organs import NINE, OrganSet, organ_key
 from SegMateCore.provenance import read_provenance
 
@@ -159,7 +159,7 @@ def _case_folder(place: Path, organs: OrganSet) -> SourceCase:
 def _document(place: Path) -> dict:
     path = place / ORGANS_NAME
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SegMateError(f"{path} cannot be read ({error}): copy or save it anew") from None
     annotated = document.get("annotated") if isinstance(document, dict) else None

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import OrganSet
+from SegMateCore.toml_text import parse_toml
 
 PLACE = "{case}"
 
@@ -72,14 +73,10 @@ class LabelTable:
 
 def _parsed(path: Path) -> dict:
     try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return parse_toml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SegMateError(f"cannot read the label table {path}: {error.strerror or error}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except ValueError as error:
         raise SegMateError(f"the label table {path} is not valid TOML: {error}") from None
 
 

@@ -10,7 +10,6 @@ for; train and validation are not divided.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from SegMateCore.data.datasets.source import (
 )
 from SegMateCore.data.splits import DEFAULT_SHARES, SplitRule
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_text import parse_json
 from SegMateCore.organs import OrganSet
 
 INDEX_NAME = "dataset.json"
@@ -99,7 +99,7 @@ def _unused(
 
 def _document(path: Path) -> dict:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(path.read_text(encoding="utf-8"), constants=False)
     except FileNotFoundError:
         raise SegMateError(f"no {path}: expected an nnU-Net raw or Decathlon data set's folder") from None
     except (OSError, ValueError) as error:

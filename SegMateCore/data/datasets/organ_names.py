@@ -15,6 +15,7 @@ from pathlib import Path
 
 from SegMateCore.data.datasets.totalsegmentator import structures
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_text import parse_json
 from SegMateCore.organs import NINE, OrganSet
 
 # Other names and spellings; the right-hand side is ours.
@@ -35,7 +36,7 @@ def chosen_organs(choice: str) -> OrganSet:
     if choice.lower().endswith(".json"):
         path = Path(choice)
         try:
-            return OrganSet.from_list(json.loads(path.read_text(encoding="utf-8")))
+            return OrganSet.from_list(parse_json(path.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise SegMateError(f"cannot read the organ table {path}: {error}") from None
     organs = known_organs()
