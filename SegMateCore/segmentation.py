@@ -162,8 +162,10 @@ def parse_document(texts: list[str]) -> tuple[OrganSet, dict]:
             document = json.loads(text)
         except ValueError:
             continue
-        if isinstance(document, dict) and {"organs", "provenance"} <= set(document):
-            return OrganSet.from_list(document["organs"]), dict(document["provenance"])
+        if not isinstance(document, dict) or "organs" not in document:
+            continue
+        if isinstance(document.get("provenance"), dict):
+            return OrganSet.from_list(document["organs"]), document["provenance"]
     return NINE, {}
 
 

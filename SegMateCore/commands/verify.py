@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "output",
         metavar="OUTPUT",
         type=Path,
-        help="a result of predict (labels, probabilities, statistics, preview), or a folder of them",
+        help="a result of predict (labels also as DICOM SEG, RTSTRUCT, probabilities, statistics, preview),"
+        " or a folder of them",
     )
     parser.add_argument(
         "--input",
@@ -105,8 +106,11 @@ def _checked(path: Path, root: Path, against, repeating):
         yield str(path), [Check("file", WRONG, str(error).removeprefix(f"{path}: "))]
         return
     for output in outputs:
-        checks = check_output(output, against)
-        repeated = None if repeating is None else repeating.check(output)
+        try:
+            checks = check_output(output, against)
+            repeated = None if repeating is None else repeating.check(output)
+        except SegMateError as error:  # of its CT; the others still want their turn
+            checks, repeated = [Check("input", WRONG, str(error))], None
         yield output.name, checks if repeated is None else [*checks, repeated]
 
 

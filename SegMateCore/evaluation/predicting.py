@@ -19,6 +19,7 @@ import numpy as np
 
 from SegMateCore.atomic import atomic_folder
 from SegMateCore.cancelling import IsCancelled, stop_if
+from SegMateCore.content_hash import volume_sha256
 from SegMateCore.errors import SegMateError
 from SegMateCore.evaluation.label_files import LabelFiles, mask_files
 from SegMateCore.evaluation.references import ReferenceCase, require_ct
@@ -155,7 +156,8 @@ class Predicting:
                 found = Segmentation(
                     volume.from_canonical(mask), volume.affine, alone, provenance, volume.nifti_geometry
                 )
-                write_nifti(found.as_volume(), temporary / f"{organ.key}.nii.gz", found.document())
+                document = found.document(content_sha256=volume_sha256(found.as_volume()))
+                write_nifti(found.as_volume(), temporary / f"{organ.key}.nii.gz", document)
 
 
 def _highest(values: np.ndarray) -> np.ndarray:

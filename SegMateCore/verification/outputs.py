@@ -85,7 +85,8 @@ def read_outputs(path: Path, root: Path) -> list[Output]:
     }  # fmt: skip
     try:
         found = readers.get(path.suffix.lower(), _image_output)(path, name, case)
-    except (OSError, ValueError, TypeError, SyntaxError, csv.Error) as error:  # of Pillow, too
+    # What the csv and json modules, Pillow and pydicom raise for damaged files.
+    except (OSError, ValueError, TypeError, SyntaxError, RecursionError, csv.Error) as error:
         raise SegMateError(f"{path}: damaged ({' '.join(str(error).split())})") from error
     for output in found:
         if not isinstance(output.provenance.get("input", {}), dict):
@@ -122,9 +123,12 @@ def _dicom_output(path: Path, name: str, case: str) -> list[Output]:
 def _png_output(path: Path, name: str, case: str) -> list[Output]:
     from PIL import Image
 
-    with Image.open(path) as picture:
-        picture.load()
-        text, pixels = picture.text.get(DOCUMENT_KEY, ""), np.asarray(picture)
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            text, pixels = picture.text.get(DOCUMENT_KEY, ""), np.asarray(picture)
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from None
     organs, provenance = parse_document([text])
     kind = PICTURE if provenance else UNKNOWN
     organs = organs if provenance else None

@@ -32,6 +32,8 @@ def recorded(*words: str) -> str:
          "INPUT -o OUTPUT --checkpoint demo --overlap 0.5"),
         (("a", "-o", "b", "--checkpoint", "/home/me/my net.onnx"), "INPUT -o OUTPUT --checkpoint FILE.onnx"),
         (("a", "-o", "b", "--checkpoint=net.safetensors"), "INPUT -o OUTPUT --checkpoint=FILE.safetensors"),
+        (("a", "-o", "b.dcm", "--series", "1.2.840.113619.2.55"), "INPUT -o OUTPUT.dcm --series UID"),
+        (("a", "-o", "b.dcm", "--series", "3"), "INPUT -o OUTPUT.dcm --series 3"),
         (("a", "-o", "b", "--no-clean-up", "--statistics", "s.csv"),
          "INPUT -o OUTPUT --no-clean-up --statistics STATISTICS.csv"),
     ],
