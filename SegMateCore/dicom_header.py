@@ -19,10 +19,10 @@ from pydicom import config
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_partial
+from pydicom.filereader import read_file_meta_info, read_partial
 from pydicom.multival import MultiValue
 from pydicom.sr.coding import Code
-from pydicom.uid import generate_uid
+from pydicom.uid import DeflatedExplicitVRLittleEndian, generate_uid
 
 from SegMateCore.dicom_slices import Slice
 from SegMateCore.errors import SegMateError
@@ -183,14 +183,23 @@ def read_document(dataset: Dataset) -> str:
     return value.decode("utf-8", "replace").rstrip("\0 ") if isinstance(value, bytes) else str(value)
 
 
+def refuse_deflated(path: str | PathLike) -> None:
+    """Raise SegMateError for a deflated file: nobody knows its size before it fills the memory."""
+    if read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        raise SegMateError("the DICOM file is deflated, expected it uncompressed: export it anew")
+
+
 def read_file_document(path: str | PathLike) -> str:
     """The JSON text in a DICOM SEG or RTSTRUCT of ours, empty in other files; nothing behind it is read.
 
     Raises SegMateError for a damaged file.
     """
     try:
+        refuse_deflated(path)
         with open(path, "rb") as stream:
             return read_document(read_partial(stream, lambda tag, vr, length: tag.group > PRIVATE_GROUP))
+    except SegMateError:
+        raise
     # Damaged files make pydicom fail in many ways.
     except Exception as error:
         raise SegMateError(f"{path}: this is no readable DICOM file") from error

@@ -18,7 +18,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.pixels import iter_pixels
 from pydicom.uid import SegmentationStorage
 
-from SegMateCore.dicom_header import read_document
+from SegMateCore.dicom_header import read_document, refuse_deflated
 from SegMateCore.dicom_segments import organs_by_number, own_table, segments_of
 from SegMateCore.dicom_slices import RAS_OF_LPS, TOLERANCE_MM, TOLERANCE_SHARE, Slice, frames_in
 from SegMateCore.errors import SegMateError
@@ -48,6 +48,7 @@ def read_dicom_seg(path: str | PathLike, organs: OrganSet | None = None) -> Segm
     overlap or stand for no organ of `organs`, and for frames that make no regular grid.
     """
     try:
+        refuse_deflated(path)
         return _read(pydicom.dcmread(path), organs)
     except (SegMateError, MemoryError, OSError):
         raise

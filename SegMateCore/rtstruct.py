@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sr.coding import Code
 from pydicom.tag import Tag
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
+from scipy import ndimage
 
 from SegMateCore.contours import mask_polygons
 from SegMateCore.dicom_header import (
@@ -34,7 +35,7 @@ from SegMateCore.dicom_header import (
 )
 from SegMateCore.dicom_slices import Slice, labels_on_slices
 from SegMateCore.organs import Organ
-from SegMateCore.segmentation import Segmentation, values_in
+from SegMateCore.segmentation import Segmentation
 from SegMateCore.version import __version__
 
 # What RT Structure Sets refer to a study by: Detached Study Management, retired for everything else.
@@ -50,8 +51,8 @@ def rtstruct(segmentation: Segmentation, slices: Sequence[Slice], uids: dict[str
     slices, uids: of the series, see slices_of and identities. Raises SegMateError for labels on another grid.
     """
     labels = labels_on_slices(segmentation, slices)
-    present = set(values_in(labels))
-    found = [organ for organ in segmentation.organs if organ.label in present]
+    boxes = dict(enumerate(ndimage.find_objects(labels), 1))
+    found = [organ for organ in segmentation.organs if boxes.get(organ.label) is not None]
     made = Dataset()
     made.file_meta = FileMetaDataset()
     # Explicit VRs cannot hold contours of more than 64 kB (PS3.3 C.8.8.6).
@@ -64,7 +65,11 @@ def rtstruct(segmentation: Segmentation, slices: Sequence[Slice], uids: dict[str
     made.StructureSetDate, made.StructureSetTime = made.SeriesDate, made.SeriesTime
     made.ReferencedFrameOfReferenceSequence = [_referenced_space(slices, uids)]
     made.StructureSetROISequence = [_roi(organ, segmentation, uids) for organ in found]
-    made.ROIContourSequence = [_contours(organ, labels, slices) for organ in found]
+    made.ROIContourSequence = []
+    for organ in found:
+        across, rows, columns = box = boxes[organ.label]
+        contours = _contours(organ, labels[box], slices[across], (columns.start, rows.start))
+        made.ROIContourSequence.append(contours)
     made.RTROIObservationsSequence = [_observation(organ) for organ in found]
     made.ApprovalStatus = "UNAPPROVED"
     return made
@@ -108,8 +113,10 @@ def _roi(organ: Organ, segmentation: Segmentation, uids: dict[str, str]) -> Data
     return roi
 
 
-def _contours(organ: Organ, labels: np.ndarray, slices: Sequence[Slice]) -> Dataset:
-    """labels: (len(slices), rows, columns)."""
+def _contours(organ: Organ, labels: np.ndarray, slices: Sequence[Slice], corner: tuple[int, int]) -> Dataset:
+    """labels: (len(slices), rows, columns), of the slices that the organ reaches; corner: (column, row) of
+    their first pixel.
+    """
     contours = []
     for plane, one in zip(labels, slices):
         for polygon in mask_polygons(plane == organ.label):
@@ -120,7 +127,9 @@ def _contours(organ: Organ, labels: np.ndarray, slices: Sequence[Slice]) -> Data
             contour.ContourImageSequence = [image]
             contour.ContourGeometricType = "CLOSED_PLANAR"
             contour.NumberOfContourPoints = len(polygon)
-            contour[_CONTOUR_DATA] = _contour_data(one.points_mm(polygon))
+            # Its text is then written as it stands.
+            contour.set_original_encoding(True, True, "iso8859")
+            contour[_CONTOUR_DATA] = _contour_data(one.points_mm(polygon + corner))
             contours.append(contour)
     item = Dataset()
     item.ReferencedROINumber, item.ROIDisplayColor = organ.label, list(organ.rgb)

@@ -17,8 +17,9 @@ SUMMARY = "time and memory of predict on a CT, by stage or against other ways to
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `segmate benchmark predict`."""
     parser.add_argument(
-        "ct", metavar="CT", type=Path, help="a NIfTI or NRRD file, or the folder of one DICOM series"
-    )
+        "ct", metavar="CT", type=Path,
+        help="a NIfTI or NRRD file, a DICOM folder or .zip of one series, or a file of the series",
+    )  # fmt: skip
     parser.add_argument(
         "--checkpoint", metavar="NAME|FILE", default="demo", help="as for predict (default: %(default)s)"
     )

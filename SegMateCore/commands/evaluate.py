@@ -20,8 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `segmate evaluate`."""
     parser.add_argument(
         "references", metavar="REFERENCES", type=Path, nargs="?",
-        help="what is true: a folder of label maps (CASE.nii.gz, CASE/segmentation.nii.gz, .seg.nrrd), of"
-        " cases with organs.json, a data set as it was downloaded, or a Store; or one label map",
+        help="what is true: a folder of label maps (CASE.nii.gz, CASE/segmentation.nii.gz, .seg.nrrd,"
+        " DICOM SEG as .dcm), of cases with organs.json, a data set as it was downloaded, or a Store;"
+        " or one label map",
     )  # fmt: skip
     parser.add_argument(
         "--predictions", metavar="FOLDER", type=Path,

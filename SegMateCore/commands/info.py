@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     from SegMateCore.volume_description import describe_volume
     from SegMateCore.volume_io import has_dicom_magic, is_dicom
 
+    found = []
     # A file has its series; a folder or a ZIP may have several.
     if arguments.series is None and is_dicom(path) and not has_dicom_magic(path):
         from SegMateCore.dicom import list_series
@@ -51,6 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
             say(_series(found, arguments.json))
             return 0
     facts = describe_volume(path, arguments.affine, arguments.series)
+    for one in found:
+        called = "" if one.number is None else f"number {one.number}, "
+        facts["series"] = f"{called}{one.uid}, {one.description!r}, {one.count} slices"
     if arguments.json:
         say(json.dumps(facts, indent=2, ensure_ascii=False))
         return 0

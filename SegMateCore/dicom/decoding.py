@@ -41,6 +41,8 @@ _PLUGINS = (
 )
 _ADVICE = {"gdcm": "install the library for it: pip install python-gdcm"}
 _USUAL_ADVICE = 'install the libraries for it: pip install "segmate-core[dicom]"'
+# "End of image" of JPEG and JPEG-LS, "end of codestream" of JPEG 2000.
+_END = b"\xff\xd9"
 # JPEG's and JPEG-LS' "start of frame", and the markers that look like one (T.81 table B.1, T.87).
 _STARTS_OF_FRAME = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 
@@ -94,7 +96,7 @@ class Decoder:
         if pixels.syntax.is_encapsulated:
             plugin = _plugin(pixels.syntax, frame.label)
             stream.seek(pixels.starts_at)
-            _check_size(get_frame(stream, index, number_of_frames=pixels.frames), frame)
+            _check_codestream(get_frame(stream, index, number_of_frames=pixels.frames), frame)
         stream.seek(pixels.starts_at)
         values, _ = get_decoder(pixels.syntax).as_array(
             stream, index=index, raw=True, decoding_plugin=plugin, rows=pixels.rows, columns=pixels.columns,
@@ -127,11 +129,15 @@ def _plugin(syntax: UID, label: str) -> str:
     return chosen
 
 
-def _check_size(codestream: bytes, frame: Frame) -> None:
-    """Raise SegMateError where a codestream would decode to another size than the header announces."""
+def _check_codestream(codestream: bytes, frame: Frame) -> None:
+    """Raise SegMateError where a codestream has no end, of which some decoders make an image of less detail,
+    or would decode to another size than the header announces.
+    """
     pixels = frame.pixels
     if pixels.syntax == RLELossless:  # has no size of its own: pydicom fills that of the header
         return
+    if not codestream.rstrip(b"\0").endswith(_END):
+        raise SegMateError(f"{frame.label}: its compressed image is cut off; the file is damaged")
     found = (_j2k_size if pixels.syntax in _J2K else _jpeg_size)(codestream)
     if found is None:
         raise SegMateError(f"{frame.label} has no readable {pixels.syntax.name} image; it is damaged")

@@ -7,6 +7,7 @@ into memory (large ones into a temporary file without a name), never unpacked, b
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 import zipfile
@@ -91,7 +92,7 @@ def opened(path: Path) -> Iterator[Opener]:
     if not is_zip(path):
         yield _open_file
         return
-    with _reading(path), zipfile.ZipFile(path) as archive:
+    with _reading(), zipfile.ZipFile(path) as archive:
         yield lambda file: _open_entry(archive, file)
 
 
@@ -120,7 +121,7 @@ def _is_passed_over(name: str) -> bool:
 
 
 def _entries(path: Path) -> list[DicomFile]:
-    with _reading(path), zipfile.ZipFile(path) as archive:
+    with _reading(), zipfile.ZipFile(path) as archive:
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
     check_sizes(path, entries, _LIMITS, "a DICOM archive")
     found = []
@@ -133,7 +134,7 @@ def _entries(path: Path) -> list[DicomFile]:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading() -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
@@ -145,15 +146,17 @@ def _open_file(file: DicomFile) -> BinaryIO:
     facts = os.fstat(stream.fileno())
     if (facts.st_size, facts.st_mtime_ns) != file.state:
         stream.close()
-        raise SegMateError(f"{file.name} changes while it is read; wait until the series is complete")
+        raise SegMateError(f"{file.name!r} changes while it is read; wait until the series is complete")
     return stream
 
 
 def _open_entry(archive: zipfile.ZipFile, file: DicomFile) -> BinaryIO:
-    """The whole entry, its checksum compared."""
-    stream = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)
-    with _reading(file.path), archive.open(file.entry) as source:
-        while piece := source.read(_PIECE):
+    """The whole entry, its checksum compared; of what is no DICOM only the beginning."""
+    stream = tempfile.TemporaryFile() if file.size > _IN_MEMORY_BYTES else io.BytesIO()
+    with _reading(), archive.open(file.entry) as source:
+        head = source.read(_PIECE)
+        stream.write(head)
+        while starts_like_dicom(io.BytesIO(head)) and (piece := source.read(_PIECE)):
             stream.write(piece)
     stream.seek(0)
     return stream

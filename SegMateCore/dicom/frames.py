@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from SegMateCore.dicom.files import DicomFile
-from SegMateCore.dicom.headers import Header, reason
+from SegMateCore.dicom.headers import Header, one_line, reason
 from SegMateCore.errors import SegMateError
 
 LARGEST_SIDE = 8192
@@ -114,9 +114,9 @@ def _frames(header: Header) -> tuple[list[Frame], int]:
 
 def _pixels(header: Header) -> Pixels:
     data, label = header.data, header.label
-    kind = data.get("PhotometricInterpretation")
+    kind = one_line(data.get("PhotometricInterpretation"))
     if _whole(header, "SamplesPerPixel", 1, 4, default=1) != 1 or kind != "MONOCHROME2":
-        raise SegMateError(f"{label} is a {kind} image, expected MONOCHROME2 with one number per pixel")
+        raise SegMateError(f"{label} is a {kind[:20]} image, expected MONOCHROME2 with one number per pixel")
     if header.pixels_at is None or not header.syntax.is_transfer_syntax:
         raise SegMateError(f"{label} has no pixels, or does not say how they are stored; export it anew")
     frames = _whole(header, "NumberOfFrames", 1, LARGEST_FRAMES, default=1)
@@ -130,8 +130,8 @@ def _pixels(header: Header) -> Pixels:
     stored = _whole(header, "BitsStored", 1, allocated)
     if allocated % 8 or allocated == 24 or _whole(header, "HighBit", 0, 31, stored - 1) != stored - 1:
         raise SegMateError(
-            f"{label} stores {stored} of {allocated} bits up to bit {data.get('HighBit')}, expected 8, 16 or"
-            " 32 bits with the value in the lowest ones; export it anew"
+            f"{label} stores {stored} of {allocated} bits up to bit {one_line(data.get('HighBit'))}, expected"
+            " 8, 16 or 32 bits with the value in the lowest ones; export it anew"
         )
     if allocated == 8 and not header.syntax.is_little_endian:
         raise SegMateError(f"{label} has pixels of 8 bits in big-endian words; export it as little endian")
@@ -166,9 +166,7 @@ def _frame(header: Header, pixels: Pixels, sources: Sequence[Dataset], number: i
     position = _numbers(label, sources, "ImagePositionPatient", 3)
     directions = _numbers(label, sources, "ImageOrientationPatient", 6)
     spacing_mm = _numbers(label, sources, "PixelSpacing", 2)
-    slope, intercept = (
-        _numbers(label, sources, tag, 1)[0] for tag in ("RescaleSlope", "RescaleIntercept")
-    )
+    slope, intercept = (_numbers(label, sources, tag, 1)[0] for tag in ("RescaleSlope", "RescaleIntercept"))
     if slope == 0:
         raise SegMateError(f"{label} has a RescaleSlope of 0, which makes all voxels one; export it anew")
     unit = str(_value(sources, "RescaleType") or "")
@@ -218,7 +216,7 @@ def _numbers(label: str, sources: Iterable[Dataset], tag: str, count: int) -> li
     except (ValueError, TypeError) as error:
         raise SegMateError(f"{label} has an unreadable {tag}, expected numbers") from error
     if numbers.size != count or not np.isfinite(numbers).all():
-        raise SegMateError(f"{label} has {value} as {tag}, expected {count} numbers")
+        raise SegMateError(f"{label} has {one_line(value)} as {tag}, expected {count} numbers")
     return numbers.tolist()
 
 

@@ -42,33 +42,27 @@ _TAGS = [
     "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit",
     "LossyImageCompression", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
+_LONGEST_TEXT = 300
 # The file meta information (group 0002) follows a preamble and "DICM".
 _META_AT = 132
 
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """data: the elements of _TAGS that are there. pixels_at: the first byte of the value of PixelData, None
-    without one. syntax: how the pixels are stored.
+    """data: the elements of _TAGS that are there. sop_class, sop_instance: UIDs. pixels_at: the first byte of
+    the value of PixelData, None without one. syntax: how the pixels are stored.
     """
 
     file: DicomFile
     data: Dataset
+    sop_class: str
+    sop_instance: str
     syntax: UID
     pixels_at: int | None
 
     @property
     def series(self) -> str:
-        return str(self.data.get("SeriesInstanceUID") or "")
-
-    @property
-    def sop_class(self) -> str:
-        return str(self.data.get("SOPClassUID") or self.data.file_meta.get("MediaStorageSOPClassUID") or "")
-
-    @property
-    def sop_instance(self) -> str:
-        meta = self.data.file_meta.get("MediaStorageSOPInstanceUID")
-        return str(self.data.get("SOPInstanceUID") or meta or "")
+        return one_line(self.data.get("SeriesInstanceUID") or "")
 
     @property
     def is_multi_frame(self) -> bool:
@@ -88,14 +82,13 @@ class Header:
 
     @property
     def description(self) -> str:
-        """SeriesDescription on one line."""
-        return " ".join(str(self.data.get("SeriesDescription") or "").split())
+        return one_line(self.data.get("SeriesDescription") or "")
 
     @property
     def label(self) -> str:
         """For errors: the file's name, and the number that viewers show."""
-        number = self.instance_number
-        return self.file.name if number is None else f"{self.file.name} (instance {number})"
+        name, number = one_line(self.file.name), self.instance_number
+        return name if number is None else f"{name} (instance {number})"
 
 
 def ct_headers(files: Iterable[DicomFile], open_file: Opener) -> tuple[list[Header], Counter[str]]:
@@ -113,7 +106,9 @@ def ct_headers(files: Iterable[DicomFile], open_file: Opener) -> tuple[list[Head
             found.append(header)
         elif not modality and header.sop_class != MediaStorageDirectoryStorage:
             # Most likely a slice whose copying broke off.
-            raise SegMateError(f"{file.name} has no Modality, as if it were cut off; mend or remove it")
+            raise SegMateError(
+                f"{one_line(file.name)} has no Modality, as if it were cut off; mend or remove it"
+            )
         else:
             others[_kind(header, modality)] += 1
     return found, others
@@ -130,8 +125,8 @@ def _kind(header: Header, modality: str) -> str:
     if not modality:
         return "a directory"
     if header.sop_class == SecondaryCaptureImageStorage:
-        return f"{modality} screen captures"
-    return modality
+        return f"{one_line(modality)} screen captures"
+    return one_line(modality)
 
 
 def _header(file: DicomFile, open_file: Opener) -> Header | None:
@@ -143,17 +138,23 @@ def _header(file: DicomFile, open_file: Opener) -> Header | None:
             data = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=_TAGS)
             for tag in _TAGS:
                 data.get(tag)
-            syntax = UID(str(data.file_meta.get("TransferSyntaxUID") or ""))
-            return Header(file, data, syntax, _value_of_pixels(stream, syntax))
+            meta = data.file_meta
+            # Anonymising programs empty the UIDs of the data set, and leave those of the file.
+            sop_class = str(data.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "")
+            sop_instance = str(data.get("SOPInstanceUID") or meta.get("MediaStorageSOPInstanceUID") or "")
+            syntax = UID(str(meta.get("TransferSyntaxUID") or ""))
+            return Header(file, data, sop_class, sop_instance, syntax, _value_of_pixels(stream, syntax))
     except InvalidDicomError as error:
         if file.path.suffix.lower() in DICOM_SUFFIXES:
-            raise SegMateError(f"{file.name} is not a DICOM file; mend or remove it") from error
+            raise SegMateError(f"{one_line(file.name)} is not a DICOM file; mend or remove it") from error
         return None
     except SegMateError:
         raise
     # Damaged headers make pydicom fail in many ways, some only when an element is looked at.
     except Exception as error:
-        raise SegMateError(f"{file.name} cannot be read ({reason(error)}); mend or remove it") from error
+        raise SegMateError(
+            f"{one_line(file.name)} cannot be read ({reason(error)}); mend or remove it"
+        ) from error
 
 
 def _value_of_pixels(stream: BinaryIO, syntax: UID) -> int | None:
@@ -182,7 +183,9 @@ def _refuse_deflated(file: DicomFile, stream: BinaryIO) -> None:
         except Exception:  # then it is not to be read so
             continue
         if is_deflated:
-            raise SegMateError(f"{file.name} is deflated, which cannot be read here; export it uncompressed")
+            raise SegMateError(
+                f"{one_line(file.name)} is deflated, which cannot be read here; export it uncompressed"
+            )
         return
 
 
@@ -193,6 +196,12 @@ def _number(data: Dataset, tag: str) -> int | None:
         return None
 
 
+def one_line(text: object) -> str:
+    """What a file says, short and without characters that break lines or command a terminal."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in str(text)[:_LONGEST_TEXT])
+    return " ".join(shown.split())
+
+
 def reason(error: Exception) -> str:
     """A library's words on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error) or type(error).__name__

@@ -166,7 +166,8 @@ def _chosen(path: Path, open_file: Opener, series: str | None) -> list[Header]:
         found = meant
     if len(found) > 1:
         raise SegMateError(
-            f"{len(found)} CT series ({_listed(found)}), expected one; choose by UID or number (--series)"
+            f"{len(found)} CT series ({_listed(found)}), expected one; choose by UID or number (--series), or"
+            " give one of its files"
         )
     return next(iter(found.values()))
 

@@ -29,7 +29,7 @@ def test_what_is_no_volume_is_refused(tmp_path):
     for path, message in (
         (tmp_path / "missing.nii.gz", "no such file or folder"),
         (tmp_path / "a.txt", r"expected \.nii, \.nii\.gz, \.nrrd"),
-        (tmp_path, "no CT slices in the folder"),
+        (tmp_path, "no CT slices"),
     ):
         with pytest.raises(SegMateError, match=message) as caught:
             Volume.read(path)

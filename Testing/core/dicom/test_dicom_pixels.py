@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import resource
 import struct
 
 import numpy as np
 import pydicom
 import pytest
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
     MPEG2MPML,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
@@ -111,6 +114,25 @@ def test_jpeg_lossless(tmp_path):
     for k in range(COUNT):
         write_slice(series, k, syntax=JPEGLosslessSV1, PixelData=jpeg_lossless(stored(k), 12))
     np.testing.assert_array_equal(Volume.read(series).voxels, expected)
+
+
+def test_jpeg_baseline(tmp_path):
+    pytest.importorskip("gdcm")
+    image = pytest.importorskip("PIL.Image")
+    folder, expected = tmp_path / "a", []
+    folder.mkdir()
+    for k in range(COUNT):
+        content = io.BytesIO()
+        image.fromarray(noise(k, 40, 90).astype(np.uint8)).save(content, "JPEG", quality=95)
+        expected.append(np.asarray(image.open(content)).astype(int) - 1024)
+        write_slice(
+            folder, k, syntax=JPEGBaseline8Bit, Rows=SIDE, Columns=SIDE, BitsAllocated=8, BitsStored=8,
+            HighBit=7, PixelData=content.getvalue(), LossyImageCompression="01",
+        )  # fmt: skip
+    volume = Volume.read(folder)
+    # Decoders round the cosine transform each in its own way.
+    assert np.abs(volume.voxels - np.array(expected)).max() <= 1
+    assert volume.warnings == ("the CT was compressed with loss",)
 
 
 def jpeg_lossless(values: np.ndarray, bits: int) -> bytes:
@@ -253,10 +275,22 @@ class TestLies:
             data.save_as(path)
         refused(folder, "announces 40 x 40 pixels, its compressed image is 60000 x 60000")
 
+    @pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless, RLELossless])
+    def test_a_codestream_that_was_cut_off(self, tmp_path, syntax):
+        pytest.importorskip({JPEGLSLossless: "jpeg_ls", JPEG2000Lossless: "openjpeg"}.get(syntax, "numpy"))
+        folder = write_pixels(tmp_path / "a", lambda k: noise(k, 0, 4095), False, 12, syntax=syntax)
+        data = pydicom.dcmread(folder / "02.dcm")
+        (frame,) = generate_frames(data.PixelData, number_of_frames=1)
+        data.PixelData = encapsulate([frame[: len(frame) * 2 // 3]])
+        data.save_as(folder / "02.dcm")
+        refused(folder, "02.dcm", "damaged")
+
     def test_a_tiny_compressed_file(self, tmp_path):
         lie = {"Rows": 8192, "Columns": 8192, "PixelData": bytes(80)}
         refused(write_series(tmp_path / "a", syntax=RLELossless, **lie), "announces 8192 x 8192 pixels")
 
     def test_a_codestream_that_is_none(self, tmp_path):
         pytest.importorskip("openjpeg")
-        refused(write_series(tmp_path / "a", syntax=JPEG2000Lossless), "no readable JPEG 2000")
+        for number, pixels in enumerate((stored(0).tobytes(), bytes(10) + b"\xff\xd9")):
+            folder = write_series(tmp_path / str(number), syntax=JPEG2000Lossless, PixelData=pixels)
+            refused(folder, ("cut off", "no readable JPEG 2000")[number])

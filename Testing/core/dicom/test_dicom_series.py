@@ -13,6 +13,7 @@ import pydicom
 import pytest
 from command import segmate
 from pydicom.uid import (
+    CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     MediaStorageDirectoryStorage,
     SecondaryCaptureImageStorage,
@@ -202,6 +203,8 @@ class TestSeveral:
         assert [one["uid"] for one in listed] == ["1.2.3", "4.5.6"]
         alone = segmate("info", zipped(study, tmp_path / "s.zip"), "--series", "12", "--json")
         assert json.loads(alone.stdout)["values"].startswith("0 to")
+        only = json.loads(segmate("info", study / "a", "--json").stdout)
+        assert only["series"] == f"number 3, 1.2.3, 'chest', {COUNT} slices"
 
     def test_other_files_have_no_series(self, ct):
         with pytest.raises(SegMateError, match="this is none: leave it out"):
@@ -233,6 +236,27 @@ def test_names_of_patients_are_never_said(tmp_path, caplog):
     text = "\n".join([*said, *(str(one.message) for one in caught), caplog.text]).lower()
     assert "rescaleintercept" in text
     assert "john" not in text and "doe^" not in text
+
+
+def test_texts_of_a_file_give_no_commands_to_a_terminal(tmp_path):
+    folder = write_series(tmp_path / "a", SeriesDescription="lung\x1b[2J\n\ttwo")
+    write_series(tmp_path / "b", PhotometricInterpretation="MONO\x1b\nE")
+    assert list_series(folder)[0].description == "lung [2J two"
+    refused(tmp_path / "b", "MONO E image")
+    (folder / "00.dcm").rename(folder / "a\x1b\nb.dcm")
+    (folder / "01.dcm").unlink()
+    refused(folder, "missing between a b.dcm (instance 1)")
+
+
+def test_instances_without_uids_have_those_of_their_file(tmp_path):
+    folder = write_series(tmp_path / "a")
+    for path in folder.iterdir():
+        data = pydicom.dcmread(path)
+        data.SOPInstanceUID = data.SOPClassUID = data.SeriesInstanceUID = ""
+        data.save_as(path)
+    series = open_series(folder)
+    assert series.uid == "" and series.instances[2].sop_instance_uid == "1.2.3.3"
+    assert series.instances[2].sop_class_uid == CTImageStorage
 
 
 def test_other_folders_are_refused(tmp_path):
