@@ -164,8 +164,8 @@ def _markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def with_tables(text: str, found: dict[str, str]) -> str:
     """The document with each table in the place that is marked for it."""
     for name, table in found.items():
-        pattern = rf"(<!-- table {name} -->\n).*?(\n<!-- end -->)"
-        text = re.sub(pattern, lambda match, table=table: match[1] + table + match[2], text, flags=re.DOTALL)
+        pattern = rf"(<!-- table {name} -->\n).*?(<!-- end -->)"
+        text = re.sub(pattern, lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text, flags=re.DOTALL)
     return text
 
 
