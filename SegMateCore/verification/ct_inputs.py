@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 
 from SegMateCore.content_hash import files_sha256, volume_sha256
-from SegMateCore.errors import SegMateError
 from SegMateCore.input_cases import Case, case_name, find_cases
 from SegMateCore.volume import Volume
 
@@ -67,9 +66,9 @@ def same_ct(recorded: dict, given: CtInput) -> str | None:
 
     The bytes are compared first, which needs no decoding. Raises SegMateError for a CT that cannot be read.
     """
-    if given.file_sha256 is not None and recorded.get("file_sha256") == given.file_sha256:
+    hashes = recorded.get("file_sha256"), given.file_sha256
+    if hashes[0] == hashes[1] is not None:
         return "the same file"
-    try:
-        return "the same voxels, in another file" if recorded.get("sha256") == given.sha256 else None
-    except SegMateError as error:
-        raise SegMateError(f"cannot compare with the input: {error}") from error
+    if recorded.get("sha256") != given.sha256:
+        return None
+    return "the same voxels" if None in hashes else "the same voxels, in another file"

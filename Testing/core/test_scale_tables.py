@@ -34,8 +34,8 @@ def test_what_many_take_by_hand():
     for row in (
         "| processor time | 3.6 core-seconds | 100 core-hours |",
         "| cost at 0.05 per core-hour | 0.00005 | 5 |",
-        "| time on 2 cores | 1.80 s | 2.1 days |",
-        "| time on 100 cores | 0.04 s | 1.0 hours |",
+        "| time on 2 cores | 1.800 s | 2.1 days |",
+        "| time on 100 cores | 0.036 s | 1.0 hours |",
         "| CTs (30 x 20 x 10, .nii.gz) | 50.0 MB | 5.0 TB |",
         "| labels as .nii.gz | 20.0 kB | 2.0 GB |",
         "| table of statistics and log | 900 bytes | 90.0 MB |",

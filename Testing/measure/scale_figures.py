@@ -112,7 +112,7 @@ def _of_many(figures: dict, price: float) -> str:
     for cores in CORES:
         days = hours / cores / 24
         took = f"{days:,.1f} days" if days >= 2 else f"{days * 24:,.1f} hours"
-        rows.append((f"time on {cores} cores", f"{one['core_seconds'] / cores:.2f} s", took))
+        rows.append((f"time on {cores} cores", f"{one['core_seconds'] / cores:.3f} s", took))
     rows.append((f"CTs ({size}, .nii.gz)", *_both(ct["bytes"])))
     for form in FORMS:
         rows.append((f"labels as .{form}", *_both(sizes[form]["labels"])))
@@ -164,8 +164,8 @@ def _markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def with_tables(text: str, found: dict[str, str]) -> str:
     """The document with each table in the place that is marked for it."""
     for name, table in found.items():
-        pattern = rf"(<!-- table {name} -->\n).*?(\n<!-- end -->)"
-        text = re.sub(pattern, lambda match, table=table: match[1] + table + match[2], text, flags=re.DOTALL)
+        pattern = rf"(<!-- table {name} -->\n).*?(<!-- end -->)"
+        text = re.sub(pattern, lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text, flags=re.S)
     return text
 
 
