@@ -43,7 +43,9 @@ def positions_mm(volume: Volume) -> dict[float, tuple[float, ...]]:
     """RAS position of each of the (distinct) voxel values, rounded to a micrometre."""
     k, j, i = np.indices(volume.shape).reshape(3, -1)
     world = volume.affine[:3, :3] @ np.array([i, j, k]) + volume.affine[:3, 3:]
-    return dict(zip(volume.voxels.ravel().tolist(), map(tuple, (np.round(world.T, 3) + 0.0).tolist())))
+    # Shifted, since round numbers lie on halves of a micrometre, where the last bit decides.
+    rounded = np.round(world.T + np.pi * 1e-4, 3)
+    return dict(zip(volume.voxels.ravel().tolist(), map(tuple, (rounded + 0.0).tolist())))
 
 
 @st.composite

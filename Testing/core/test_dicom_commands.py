@@ -74,7 +74,7 @@ def test_a_folder_of_series_is_resumed(tmp_path, bands_onnx, capsys):
     assert run(*words, "--format", "dicom-seg") == 1
     told = capsys.readouterr().err
     assert "2 done, 0 already finished, 1 failed" in told and "c.nii.gz is no DICOM series" in told
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.dcm", "b.dcm"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.dcm")) == ["a.dcm", "b.dcm"]
     (tmp_path / "in" / "c.nii.gz").unlink()
     (tmp_path / "out" / "b.dcm").unlink()
     before = (tmp_path / "out" / "a.dcm").read_bytes()
