@@ -129,3 +129,27 @@ def test_a_folder_has_a_hash_and_facts_that_follow_its_content(tmp_path):
     changed.write_bytes(changed.read_bytes() + b"\0")
     after = file_sha256(folder), size_bytes(folder), file_facts(folder)
     assert all(new != old for new, old in zip(after, before))
+
+
+def test_what_was_repaired_is_in_the_store(tmp_path):
+    write_case_folders(tmp_path / "cases", 1)
+    case = tmp_path / "cases" / "case_00"
+    kept = Volume.read(case / "ct.nii.gz")
+    (case / "ct.nii.gz").unlink()
+    series = write_volume(case / "ct", kept)
+    shutil.copy(series / "0003.dcm", series / "again.dcm")
+    prepare(find_dataset("folder", tmp_path / "cases", NINE), tmp_path / "store", PrepareOptions())
+    (stored,) = Store.open(tmp_path / "store").cases
+    assert "1 slices were there twice with the same pixels, and taken once" in stored.warnings
+
+
+def test_a_choice_of_series_for_a_measurement(study, capsys):
+    from SegMateCore.benchmark.predict_stages import PredictSetting
+    from SegMateCore.cli import main
+
+    words = ["benchmark", "predict", str(study), "--repeats", "1", "--quiet"]
+    assert main(words) == 2 and "2 CT series" in capsys.readouterr().err
+    assert main([*words, "--series", "7"]) == 2
+    assert "no CT series '7' among" in capsys.readouterr().err
+    chosen = PredictSetting("demo", series="12").ct(study)
+    np.testing.assert_array_equal(chosen.voxels, Volume.read(study / "b").voxels)
