@@ -137,7 +137,8 @@ def _png_output(path: Path, name: str, case: str) -> list[Output]:
     from PIL import Image
 
     try:
-        with Image.open(path) as picture:
+        # Of the other formats that Pillow tells by their content, one starts a program.
+        with Image.open(path, formats=["PNG"]) as picture:
             picture.load()
             text, pixels = picture.text.get(DOCUMENT_KEY, ""), np.asarray(picture)
     except Image.DecompressionBombError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from small_dicom import PATIENT, write_tilted, write_volume, zipped
 from SegMateCore.data.datasets.finding import find_dataset
 from SegMateCore.data.prepare import PrepareOptions, prepare
 from SegMateCore.data.store import Store, file_sha256, size_bytes
+from SegMateCore.errors import SegMateError
 from SegMateCore.evaluation.file_facts import file_facts
 from SegMateCore.evaluation.finding import ReferenceChoices, find_references
 from SegMateCore.input_cases import case_name, find_cases, is_one_case
@@ -83,6 +85,16 @@ class TestCases:
         assert [case.name for case in find_cases(tmp_path / "cases")] == ["p1", "p2", "p3"]
         (tmp_path / "cases" / "broken.zip").write_bytes(b"PK")
         assert "broken" in [case.name for case in find_cases(tmp_path / "cases")]
+
+    def test_an_archive_whose_names_are_no_text_is_one_bad_case(self, tmp_path):
+        archive = tmp_path / "cases" / "a.zip"
+        archive.parent.mkdir()
+        with zipfile.ZipFile(archive, "w") as opened:
+            opened.writestr("\u00e9.dcm", b"x")
+        archive.write_bytes(archive.read_bytes().replace("\u00e9".encode(), b"\xff\xfe"))
+        (case,) = find_cases(archive.parent)
+        with pytest.raises(SegMateError, match="the ZIP is damaged"):
+            Volume.read(case.source)
 
     def test_one(self, study, tmp_path):
         archive = zipped(study / "a", tmp_path / "a.b.zip")

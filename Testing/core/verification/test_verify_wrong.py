@@ -66,6 +66,10 @@ class TestWrong:
         captured = capsys.readouterr()
         assert captured.out.count("\n") == 1 and "unexpected" not in captured.err
 
+    def test_a_picture_of_another_kind_is_not_opened(self, tmp_path, capsys):
+        Image.new("RGB", (8, 8)).save(tmp_path / "a.png", format="JPEG")
+        assert "file: damaged" in self.wrong(capsys, tmp_path / "a.png")
+
     @pytest.mark.parametrize(
         "facts", [{"shape": "x"}, {"affine": [1, 2]}, {"shape": [10**9] * 3, "affine": 0}]
     )
