@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from urllib.parse import quote
-
 import nrrd
 import numpy as np
 import pytest
@@ -14,7 +11,6 @@ from SegMateCore.class_table import organs_of
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import NINE
 from SegMateCore.seg_nrrd import terminology_entry
-from SegMateCore.segment_tags import file_document
 from SegMateCore.segmentation import Segmentation
 
 SHAPE = (6, 12, 10)
@@ -207,8 +203,3 @@ def test_unknown_segments_values_and_layers_are_refused(tmp_path, segmentation):
     nrrd.write(str(path), np.zeros((2, 3, 4, 5), np.uint8), {"space": "LPS"})
     with pytest.raises(SegMateError, match="4 axes"):
         Segmentation.read(path)
-
-
-def test_a_partner_that_is_no_name():
-    document = {"organs": [{**NINE.to_list()[0], "partner": ["x"]}], "provenance": {}}
-    assert file_document([f"SegMate.document:{quote(json.dumps(document))}|"]) is None
