@@ -159,6 +159,7 @@ def segment_case(
         require_series(case.source, outputs.dicom)
     source = source_facts(case.source, affine_source)
     volume = Volume.read(case.source, affine_source, case.series)
+    target = _dicom_target(case, outputs)
     if outputs.probabilities is not None and volume.is_sheared:
         raise SegMateError("probabilities of a sheared volume are not supported: leave them out")
     asked = time.monotonic()
@@ -180,15 +181,11 @@ def segment_case(
         write_probabilities(probabilities, volume, segmentation, outputs.probabilities)
     if outputs.preview is not None:
         draw_preview(
-            volume, segmentation, outputs.preview, preview_title(case, segmentation), notice(segmentation)
+            volume, segmentation, outputs.preview, preview_title(segmentation), notice(segmentation)
         )
     warnings = tuple(segmentation.provenance.get("warnings", ()))
-    if outputs.dicom is not None:
-        from SegMateCore.dicom_results import write_for_series
-
-        warnings += write_for_series(
-            segmentation, case.source, outputs.segmentation, outputs.dicom, case.series
-        )
+    if target is not None:
+        warnings += target.write(segmentation, outputs.segmentation)
     elif outputs.per_organ:
         segmentation.write_per_organ(outputs.segmentation)
     else:
@@ -198,6 +195,15 @@ def segment_case(
     return CaseResult(
         case, DONE, seconds, "", statistics, warnings, provenance=segmentation.provenance
     )
+
+
+def _dicom_target(case: Case, outputs: Outputs):
+    """The DicomTarget of a case, None for other files. Raises SegMateError for a series that allows none."""
+    if outputs.dicom is None:
+        return None
+    from SegMateCore.dicom_results import DicomTarget
+
+    return DicomTarget.for_series(case.source, outputs.dicom, case.series)
 
 
 def run_batch(
@@ -277,10 +283,10 @@ def write_probabilities(
         write_nifti(found, folder / f"{organ.key}.nii.gz", document)
 
 
-def preview_title(case: Case, segmentation: Segmentation) -> str:
-    """ "case_1 - checkpoint demo - research use only, not for diagnosis"."""
+def preview_title(segmentation: Segmentation) -> str:
+    """ "checkpoint demo - research use only, not for diagnosis": names of files may be those of patients."""
     checkpoint = segmentation.provenance.get("checkpoint", "unknown")
-    return f"{case.name}  -  checkpoint {checkpoint}  -  {RESEARCH_ONLY}"
+    return f"checkpoint {checkpoint}  -  {RESEARCH_ONLY}"
 
 
 def notice(segmentation: Segmentation) -> str:

@@ -29,7 +29,6 @@ from SegMateCore.dicom_header import (
     type_code,
 )
 from SegMateCore.dicom_slices import Slice, labels_on_slices
-from SegMateCore.errors import SegMateError
 from SegMateCore.organs import LARGEST_LABEL, Organ
 from SegMateCore.segmentation import Segmentation, values_in
 from SegMateCore.version import __version__
@@ -45,8 +44,6 @@ def dicom_seg(segmentation: Segmentation, slices: Sequence[Slice], uids: dict[st
     from highdicom.seg import Segmentation as SegmentationObject
 
     if slices[0].frame:
-        if len({one.sop_instance_uid for one in slices}) > 1:
-            raise SegMateError("the series has several multi-frame objects, expected one for a DICOM SEG")
         slices = sorted(slices, key=lambda one: one.frame)
     labels = labels_on_slices(segmentation, slices)
     present = set(values_in(labels))

@@ -86,17 +86,21 @@ ADULT_ML = {
 
 
 def implausibilities(
-    labels: np.ndarray, affine: np.ndarray, organs: OrganSet, whole: bool = True
-) -> list[str]:
-    """Sentences about what is unusual. whole: False where labels were kept only inside a region, so that
-    sizes and pieces say nothing.
+    labels: np.ndarray, affine: np.ndarray, organs: OrganSet, whole: bool = True,
+    kept: OrganSet | None = None,
+) -> list[str]:  # fmt: skip
+    """Sentences about what is unusual.
+
+    whole: False where labels were kept only inside a region, so that sizes and pieces say nothing. kept: the
+    organs that the result will hold, None for all; the others only help to tell the places.
     """
     sample = LabelSample(labels, affine)
     shown = {organ.name: organ for organ in organs if sample.shows(organ.label)}
     warnings = _misplaced(sample, shown)
     if whole:
-        warnings += _unusual_volumes(sample, shown)
-        warnings += _in_pieces(sample, shown)
+        measured = {name: organ for name, organ in shown.items() if kept is None or name in kept.names}
+        warnings += _unusual_volumes(sample, measured)
+        warnings += _in_pieces(sample, measured)
     return warnings
 
 

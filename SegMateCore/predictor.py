@@ -92,15 +92,16 @@ class Predictor:
             report(progress, "clean up", 0, 1)
             clean_up(labels[slab.start : slab.stop], self.checkpoint.organs, rules, cancelled)
             report(progress, "clean up", 1, 1)
-        organ_set = self.checkpoint.organs
-        warnings.extend(implausibilities(labels, run.canonical.affine, organ_set, whole=region is None))
+        all_organs = self.checkpoint.organs
+        organ_set = all_organs if kept is None else all_organs.only(sorted(kept))
+        affine = run.canonical.affine
+        warnings.extend(implausibilities(labels, affine, all_organs, region is None, organ_set))
         if kept is not None:
             lut = np.zeros(max(every_label) + 1, np.uint8)
             for index in kept:
                 lut[every_label[index]] = every_label[index]
             for plane in labels:
                 plane[...] = lut[plane]
-            organ_set = organ_set.only(sorted(kept))
         stop_if(cancelled)
         if volume.is_sheared:
             # canonical belongs to the rectified copy; its labels are pulled onto the sheared grid

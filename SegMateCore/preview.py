@@ -57,7 +57,7 @@ def draw_preview(
 ) -> None:
     """Write the PNG `path`, whole or not at all, with the segmentation's provenance as a text chunk.
 
-    title: such as the case's name. notice: a line in a warning colour. The slices shown are those that show
+    title: the line above the slices. notice: a line in a warning colour. The slices shown are those that show
     most of the organs. Raises SegMateError when the two are not on one grid or the file cannot be written.
     """
     picture = preview_image(volume, segmentation, title, notice)

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 0. Raises SegMateError for labels or a series that cannot be read or used together."""
     from SegMateCore.dicom_formats import check_replaceable, dicom_format, require_series
-    from SegMateCore.dicom_results import write_for_series
+    from SegMateCore.dicom_results import DicomTarget
     from SegMateCore.errors import SegMateError
     from SegMateCore.segmentation import Segmentation
 
@@ -63,7 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output.resolve() == arguments.labels.resolve():
         raise SegMateError(f"{arguments.output} is an input itself: choose another output")
     segmentation = Segmentation.read(arguments.labels, affine_source=arguments.affine)
-    warnings = write_for_series(segmentation, arguments.reference, arguments.output, form, arguments.series)
+    target = DicomTarget.for_series(arguments.reference, form, arguments.series)
+    warnings = target.write(segmentation, arguments.output)
     for warning in warnings:
         note(f"segmate: warning: {warning}")
     if not arguments.quiet:

@@ -26,6 +26,8 @@ from SegMateCore.volume_io import DICOM_SUFFIXES, ZIP_SUFFIX, starts_like_dicom
 _LIMITS = Limits(files=100_000, bytes=16_000_000_000, small=16_000_000)
 _IN_MEMORY_BYTES = 64_000_000
 _PIECE = 1 << 20
+# What zipfile raises for damage, the last two for names that are no text and places beyond any file.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def may_hold_dicom(archive: Path) -> bool:
                 with opened_archive.open(entry) as stream:
                     if starts_like_dicom(stream):
                         return True
-    except (OSError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error):
+    except (OSError, *_DAMAGE):
         return True
     return False
 
@@ -92,7 +94,10 @@ def opened(path: Path) -> Iterator[Opener]:
     if not is_zip(path):
         yield _open_file
         return
-    with _reading(), zipfile.ZipFile(path) as archive:
+    # What goes wrong while the context lasts is not the archive's fault.
+    with _reading():
+        archive = zipfile.ZipFile(path)
+    with archive:
         yield lambda file: _open_entry(archive, file)
 
 
@@ -137,7 +142,7 @@ def _entries(path: Path) -> list[DicomFile]:
 def _reading() -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
+    except _DAMAGE as error:
         raise BadArchive(f"the ZIP is damaged, or none ({error}); get it again") from None
 
 

@@ -14,6 +14,7 @@ from small_ct import write_ct
 
 from SegMateCore.batch import DONE, FAILED, SKIPPED, Choices, Outputs, run_batch, segment_case
 from SegMateCore.checkpoint import Checkpoint
+from SegMateCore.cli import main
 from SegMateCore.errors import Cancelled, SegMateError
 from SegMateCore.finished import is_finished
 from SegMateCore.input_cases import Case, case_name, find_cases, is_one_case
@@ -329,3 +330,19 @@ def test_one_organ_s_file_of_another_origin_is_noticed(folder, tmp_path):
     result = next(iter(run(folder, tmp_path / "out", form="per-organ")))
     assert result.status == FAILED
     assert "trachea.nii.gz exists and does not say how it was made" in result.error
+
+
+def test_a_preview_does_not_show_what_the_file_is_called(tmp_path, bands_onnx):
+    """Names of files may be those of patients, and pictures are passed on."""
+    from PIL import Image
+
+    pictures = []
+    for name in ("case_1", "DOE_JOHN"):
+        write_ct(tmp_path / f"{name}.nii.gz", 1)
+        words = ["predict", tmp_path / f"{name}.nii.gz", "-o", tmp_path / "o.nii.gz", "--preview",
+                 tmp_path / "p.png", "--checkpoint", bands_onnx, "--quiet"]  # fmt: skip
+        assert main([str(word) for word in words]) == 0
+        with Image.open(tmp_path / "p.png") as picture:
+            assert "DOE" not in str(picture.text)
+            pictures.append(picture.tobytes())
+    assert pictures[0] == pictures[1]

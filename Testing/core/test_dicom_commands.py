@@ -74,7 +74,7 @@ def test_a_folder_of_series_is_resumed(tmp_path, bands_onnx, capsys):
     assert run(*words, "--format", "dicom-seg") == 1
     told = capsys.readouterr().err
     assert "2 done, 0 already finished, 1 failed" in told and "c.nii.gz is no DICOM series" in told
-    assert sorted(path.name for path in (tmp_path / "out").glob("*.dcm")) == ["a.dcm", "b.dcm"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.dcm", "b.dcm", "cases.jsonl"]
     (tmp_path / "in" / "c.nii.gz").unlink()
     (tmp_path / "out" / "b.dcm").unlink()
     before = (tmp_path / "out" / "a.dcm").read_bytes()
@@ -102,6 +102,21 @@ def test_predict_refuses_what_cannot_be(tmp_path, series, bands_onnx, capsys):
     slice_of_it = next(series.iterdir())
     refused(capsys, *words, slice_of_it, says="neither a DICOM SEG nor an RTSTRUCT")
     assert not out.exists()
+
+
+def test_what_results_cannot_refer_to_is_refused_before_the_network_runs(tmp_path, series, capsys):
+    for path in series.iterdir():
+        data = pydicom.dcmread(path)
+        data.SOPInstanceUID = "1.2.3"
+        data.save_as(path)
+    words = ["predict", series, "--checkpoint", "demo", "-o", tmp_path / "o.dcm", "--quiet"]
+    refused(capsys, *words, says="slices share a SOPInstanceUID")
+    for path in series.iterdir():
+        data = pydicom.dcmread(path)
+        data.StudyInstanceUID = f"1.2.{len(path.name)}{path.stem[-1]}"
+        data.SOPInstanceUID = data.StudyInstanceUID
+        data.save_as(path)
+    refused(capsys, *words, "--format", "rtstruct", says="different StudyInstanceUIDs")
 
 
 def test_predict_says_what_is_missing(tmp_path, series, bands_onnx, capsys, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -44,6 +45,22 @@ def test_the_public_seg_is_its_label_map(shared):
     assert found.same_grid(expected)
     np.testing.assert_array_equal(found.voxels, expected.voxels)
     assert Segmentation.read(folder / "dicom" / "SEG_liver.dcm").organs.names == ("liver",)
+
+
+def test_frames_that_are_turned_against_each_other_are_refused(tmp_path):
+    def turn(made):
+        shared = made.SharedFunctionalGroupsSequence[0]
+        for number, groups in enumerate(made.PerFrameFunctionalGroupsSequence):
+            groups.PlaneOrientationSequence = deepcopy(shared.PlaneOrientationSequence)
+            plane = groups.PlaneOrientationSequence[0]
+            plane.ImageOrientationPatient = [
+                float(x) * (-1 if number == 2 else 1) for x in plane.ImageOrientationPatient
+            ]
+        del shared.PlaneOrientationSequence
+
+    foreign(tmp_path / "a.dcm", change=turn)
+    with pytest.raises(SegMateError, match="frame 1 and .*, frame 3 differ in size, spacing or orientation"):
+        Segmentation.read(tmp_path / "a.dcm")
 
 
 def test_organs_by_their_codes(tmp_path):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from random_grids import STORAGES, rotation, stored_as
 from small_series import ct_datasets, multi_frame
 
+from SegMateCore.dicom import open_series
 from SegMateCore.dicom_slices import RAS_OF_LPS, labels_on_slices, slices_of
 from SegMateCore.errors import SegMateError
 from SegMateCore.segmentation import Segmentation
@@ -121,3 +122,27 @@ def test_a_uid_that_anonymising_emptied_is_taken_from_the_files_header():
     del data.file_meta
     with pytest.raises(SegMateError, match="no SOPInstanceUID"):
         _ = slices_of([data])[0].sop_instance_uid
+
+
+def test_rounded_directions_are_taken_as_the_ct_is_read(tmp_path):
+    """They are no unit vectors: over 512 columns of these the difference is a quarter of one."""
+    from small_dicom import write_series
+
+    row = np.round([np.cos(0.13), np.sin(0.13), 0], 3)
+    series = open_series(
+        write_series(
+            tmp_path / "ct", ImageOrientationPatient=[*row, -row[1], row[0], 0], PixelSpacing=[0.8, 0.8],
+            Rows=4, Columns=512, PixelData=np.zeros((4, 512), np.uint16).tobytes(),
+        )  # fmt: skip
+    )
+    volume = series.volume()
+    labels = random_labels(3, volume.shape)
+    found = labels_on_slices(Segmentation(labels, volume.affine), slices_of(series.datasets()))
+    np.testing.assert_array_equal(found, labels)
+
+
+def test_slices_without_directions_are_refused():
+    datasets = ct_datasets(grid(), SHAPE)
+    datasets[1].ImageOrientationPatient = [0, 0, 0, 0, 1, 0]
+    with pytest.raises(SegMateError, match="no directions"):
+        slices_of(datasets)

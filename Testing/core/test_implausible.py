@@ -143,6 +143,17 @@ class TestPieces:
         (found,) = self.two_kidneys(60)
         assert "the left kidney is in pieces, the largest with 50% of it" in found
 
+    def test_but_not_of_an_organ_that_the_result_does_not_hold(self):
+        labels = np.zeros((80, 80, 80), np.uint8)
+        block(labels, "left kidney", slice(20, 32), slice(30, 34), slice(30, 34))
+        block(labels, "left kidney", slice(50, 62), slice(30, 34), slice(30, 34))
+
+        def told(name: str) -> list[str]:
+            return implausibilities(labels, MM4, NINE, kept=NINE.only([NINE.index(name)]))
+
+        assert ["measures" in text for text in told("left kidney")] == [True, False]
+        assert told("liver") == []
+
     def test_a_gap_of_a_collapsed_part_is_none(self):
         assert self.two_kidneys(12) == []
 

@@ -291,6 +291,14 @@ def test_swapped_sides_are_warned_about_and_never_changed():
     assert (result.labels[6, 20, 10], result.labels[6, 20, 45]) == (2, 1)
 
 
+def test_organs_that_are_not_asked_for_are_not_spoken_of():
+    voxels = np.full((12, 40, 60), -1000, np.int16)
+    voxels[3:9, 10:30, 3:13] = voxels[3:9, 10:30, 47:57] = CENTRES_HU[4]
+    for name, is_told in (("liver", True), ("left lung", False)):
+        result = band_predictor(context=1).predict(Volume(voxels, np.eye(4)), [name])
+        assert any("liver is in pieces" in text for text in result.provenance["warnings"]) == is_told
+
+
 def test_clean_up_follows_the_checkpoint_unless_told_otherwise():
     voxels = np.full((6, 40, 60), -1000, np.int16)
     voxels[:, 5:25, 5:25] = CENTRES_HU[4]

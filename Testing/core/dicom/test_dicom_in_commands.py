@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from small_dicom import PATIENT, write_tilted, write_volume, zipped
 from SegMateCore.data.datasets.finding import find_dataset
 from SegMateCore.data.prepare import PrepareOptions, prepare
 from SegMateCore.data.store import Store, file_sha256, size_bytes
+from SegMateCore.errors import SegMateError
 from SegMateCore.evaluation.file_facts import file_facts
 from SegMateCore.evaluation.finding import ReferenceChoices, find_references
 from SegMateCore.input_cases import case_name, find_cases, is_one_case
@@ -84,6 +86,16 @@ class TestCases:
         (tmp_path / "cases" / "broken.zip").write_bytes(b"PK")
         assert "broken" in [case.name for case in find_cases(tmp_path / "cases")]
 
+    def test_an_archive_whose_names_are_no_text_is_one_bad_case(self, tmp_path):
+        archive = tmp_path / "cases" / "a.zip"
+        archive.parent.mkdir()
+        with zipfile.ZipFile(archive, "w") as opened:
+            opened.writestr("\u00e9.dcm", b"x")
+        archive.write_bytes(archive.read_bytes().replace("\u00e9".encode(), b"\xff\xfe"))
+        (case,) = find_cases(archive.parent)
+        with pytest.raises(SegMateError, match="the ZIP is damaged"):
+            Volume.read(case.source)
+
     def test_one(self, study, tmp_path):
         archive = zipped(study / "a", tmp_path / "a.b.zip")
         assert is_one_case(archive) and case_name(archive) == "a.b"
@@ -129,3 +141,27 @@ def test_a_folder_has_a_hash_and_facts_that_follow_its_content(tmp_path):
     changed.write_bytes(changed.read_bytes() + b"\0")
     after = file_sha256(folder), size_bytes(folder), file_facts(folder)
     assert all(new != old for new, old in zip(after, before))
+
+
+def test_what_was_repaired_is_in_the_store(tmp_path):
+    write_case_folders(tmp_path / "cases", 1)
+    case = tmp_path / "cases" / "case_00"
+    kept = Volume.read(case / "ct.nii.gz")
+    (case / "ct.nii.gz").unlink()
+    series = write_volume(case / "ct", kept)
+    shutil.copy(series / "0003.dcm", series / "again.dcm")
+    prepare(find_dataset("folder", tmp_path / "cases", NINE), tmp_path / "store", PrepareOptions())
+    (stored,) = Store.open(tmp_path / "store").cases
+    assert "1 slices were there twice with the same pixels, and taken once" in stored.warnings
+
+
+def test_a_choice_of_series_for_a_measurement(study, capsys):
+    from SegMateCore.benchmark.predict_stages import PredictSetting
+    from SegMateCore.cli import main
+
+    words = ["benchmark", "predict", str(study), "--repeats", "1", "--quiet"]
+    assert main(words) == 2 and "2 CT series" in capsys.readouterr().err
+    assert main([*words, "--series", "7"]) == 2
+    assert "no CT series '7' among" in capsys.readouterr().err
+    chosen = PredictSetting("demo", series="12").ct(study)
+    np.testing.assert_array_equal(chosen.voxels, Volume.read(study / "b").voxels)

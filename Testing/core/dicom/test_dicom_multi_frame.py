@@ -96,6 +96,13 @@ def test_a_localizer_frame_is_left_out_and_said(tmp_path, single):
     assert series.warnings == ("1 localizers in the series were left out",)
 
 
+def test_nothing_but_localizer_frames(tmp_path):
+    kind = {"CTImageFrameTypeSequence": {"FrameType": ["ORIGINAL", "PRIMARY", "LOCALIZER", "NONE"]}}
+    path = write_multi_frame(tmp_path / "ct", groups=dict.fromkeys(range(1, COUNT + 1), kind))
+    refused(path, "all slices of the series are localizers")
+    assert "localizers" in list_series(tmp_path)[0].problem
+
+
 def test_several_phases_are_refused_by_frame(tmp_path):
     order = (*range(COUNT), *range(COUNT))
     frames = [(stored(k) + (place >= COUNT)).tobytes() for place, k in enumerate(order)]

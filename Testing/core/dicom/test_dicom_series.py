@@ -179,6 +179,8 @@ class TestSeveral:
             Volume.read(study, series="7")
         with pytest.raises(SegMateError, match="no CT series"):
             Volume.read(study, series="4.5")
+        with pytest.raises(SegMateError, match="no CT series"):
+            Volume.read(study, series="9" * 5000)
 
     def test_a_number_of_two_series_is_no_choice(self, study):
         write_series(study / "c", SeriesInstanceUID="7.8.9", SeriesNumber=12)

@@ -103,3 +103,12 @@ def test_a_seg_that_was_cut_off(results, keep, capsys):
     path.write_bytes(content[: int(len(content) * keep)])
     assert verified(path) == 1
     assert "DOES NOT MATCH" in capsys.readouterr().out
+
+
+def test_a_seg_that_does_not_say_what_it_is(results, capsys):
+    path = results / "seg.dcm"
+    dataset = pydicom.dcmread(path)
+    del dataset.SOPClassUID
+    dataset.save_as(path)
+    assert verified(path) == 1
+    assert "no readable DICOM SEG" in capsys.readouterr().out

@@ -66,6 +66,10 @@ class TestWrong:
         captured = capsys.readouterr()
         assert captured.out.count("\n") == 1 and "unexpected" not in captured.err
 
+    def test_a_picture_of_another_kind_is_not_opened(self, tmp_path, capsys):
+        Image.new("RGB", (8, 8)).save(tmp_path / "a.png", format="JPEG")
+        assert "file: damaged" in self.wrong(capsys, tmp_path / "a.png")
+
     @pytest.mark.parametrize(
         "facts", [{"shape": "x"}, {"affine": [1, 2]}, {"shape": [10**9] * 3, "affine": 0}]
     )
@@ -74,6 +78,24 @@ class TestWrong:
         spoiled = {**found.provenance, "input": {**found.provenance["input"], **facts}}
         Segmentation(found.labels, found.affine, found.organs, spoiled).write(out / "b.nii.gz")
         assert "geometry: on another grid" in self.wrong(capsys, out / "b.nii.gz")
+
+    @pytest.mark.parametrize("value", [5, ["a"], {"a": 1}])
+    @pytest.mark.parametrize("fact", ["labels_sha256", "weights_sha256", "file_sha256", "affine_source"])
+    def test_a_fact_that_is_no_text(self, out, tmp_path, fact, value, capsys):
+        found = Segmentation.read(out / "organs.nii.gz")
+        spoiled = {**found.provenance, "input": dict(found.provenance["input"])}
+        (spoiled if fact in spoiled else spoiled["input"])[fact] = value
+        Segmentation(found.labels, found.affine, found.organs, spoiled).write(out / "b.nii.gz")
+        given = ("--input", tmp_path / "ct.nii.gz", "--checkpoint", "demo")
+        assert "file: damaged" in self.wrong(capsys, out / "b.nii.gz", *given)
+
+    @pytest.mark.parametrize("region", [5, "x", {"a": 1}, {"ras_to_unit": "x"}, {"ras_to_unit": [[1], 2]}])
+    def test_a_region_that_is_none(self, out, tmp_path, region, bands_onnx, capsys):
+        found = Segmentation.read(out / "organs.nii.gz")
+        spoiled = {**found.provenance, "region": region}
+        Segmentation(found.labels, found.affine, found.organs, spoiled).write(out / "b.nii.gz")
+        given = ("--input", tmp_path / "ct.nii.gz", "--checkpoint", bands_onnx, "--repeat")
+        assert "its region is no box" in self.wrong(capsys, out / "b.nii.gz", *given)
 
     def test_a_header_that_was_moved(self, out, capsys):
         image = nibabel.load(out / "organs.nii.gz")
