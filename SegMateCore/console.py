@@ -42,10 +42,13 @@ def note(text: str) -> None:
 def _write(stream: TextIO, text: str) -> None:
     """One line or more, safe on terminals that cannot show every character, and on those that obey some."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    # Texts of files may hold commands to terminals.
-    text = _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.write(_harmless(text).encode(encoding, "backslashreplace").decode(encoding) + "\n")
     stream.flush()
+
+
+def _harmless(text: str) -> str:
+    """Texts and names of files may hold commands to terminals: these are shown, not obeyed."""
+    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def duration(seconds: float) -> str:
@@ -115,7 +118,7 @@ class ProgressLine:
             self._width = 0
 
     def _redraw(self, text: str) -> None:
-        text = text[: shutil.get_terminal_size().columns - 1]
+        text = _harmless(text)[: shutil.get_terminal_size().columns - 1]
         sys.stderr.write("\r" + text.ljust(self._width))
         sys.stderr.flush()
         self._width = len(text)

@@ -62,6 +62,13 @@ def test_a_terminal_gets_one_line_that_is_wiped_at_the_end(monkeypatch, clock):
     assert drawn.endswith("\r") and not drawn.rstrip("\r").rpartition("\r")[2].strip()
 
 
+def test_a_name_of_a_file_does_not_command_the_terminal(monkeypatch, clock):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    run(clock, prefix="\x1b]0;owned\x07: ")
+    assert "\x1b" not in terminal.getvalue() and r"\x1b]0;owned\x07: segment" in terminal.getvalue()
+
+
 def test_a_log_gets_a_line_now_and_then(monkeypatch, clock):
     log = io.StringIO()
     monkeypatch.setattr(sys, "stderr", log)
