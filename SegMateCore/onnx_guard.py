@@ -18,7 +18,7 @@ LOOPS = ("Loop", "Scan", "SequenceMap")
 _DEEPEST = 8
 _MODEL_GRAPH, _MODEL_TRAINING, _MODEL_FUNCTION = 7, 20, 25
 _GRAPH_NODE, _GRAPH_TENSOR, _GRAPH_SPARSE = 1, 5, 15
-_FUNCTION_NODE = 7
+_FUNCTION_NODE, _FUNCTION_ATTRIBUTE = 7, 11
 _NODE_TYPE, _NODE_ATTRIBUTE = 4, 5
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
 _TENSOR_EXTERNAL, _TENSOR_PLACE = 13, 14
@@ -36,7 +36,7 @@ def check_whole_network(path: Path) -> None:
                 if field.is_bytes and field.number == _MODEL_GRAPH:
                     _check_graph(stream, field, 0)
                 elif field.is_bytes and field.number == _MODEL_FUNCTION:
-                    _check_nodes(stream, field, _FUNCTION_NODE, 0)
+                    _check_function(stream, field)
     except OSError as error:
         raise SegMateError(f"cannot read {path}: {error.strerror or error}") from None
     except _Refused as error:
@@ -63,6 +63,14 @@ def _check_graph(stream: BinaryIO, graph: Field, depth: int) -> None:
         if field.number == _GRAPH_TENSOR and field.is_bytes:
             _check_tensor(stream, field)
     _check_nodes(stream, graph, _GRAPH_NODE, depth)
+
+
+def _check_function(stream: BinaryIO, function: Field) -> None:
+    """Its nodes, and the values that their attributes have where a call gives none, graphs among them."""
+    _check_nodes(stream, function, _FUNCTION_NODE, 0)
+    for field in fields_of(stream, function.start, function.end):
+        if field.number == _FUNCTION_ATTRIBUTE and field.is_bytes:
+            _check_attribute(stream, field, 0)
 
 
 def _check_nodes(stream: BinaryIO, within: Field, number: int, depth: int) -> None:

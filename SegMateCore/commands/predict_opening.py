@@ -69,6 +69,8 @@ def _explain(arguments: argparse.Namespace, predictor) -> None:
 def announcing(progress: ProgressLine, predictor, quiet: bool):
     """`progress`, with the checkpoint announced on stderr once the first CT has been read and found fit."""
     told = []
+    if any(part.strategy == "patches" for part in predictor.checkpoint.parts):
+        progress.pieces = "patches"
 
     def report(stage: str, done: int, total: int) -> None:
         if stage == "prepare" and not told:

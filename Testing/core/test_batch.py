@@ -84,6 +84,14 @@ class TestFindCases:
         ]  # fmt: skip
         assert cases[-1].source == dicom
 
+    def test_labels_of_nnunet_are_no_cts(self, folder, tmp_path):
+        names = "imagesTr/a_0000.nii.gz labelsTr/a.nii.gz imagesTs/b_0000.nii.gz labelsTs/b.nii.gz"
+        for name in names.split():
+            (tmp_path / "Dataset001_A" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "Dataset001_A" / name).write_bytes(b"")
+        found = [case.name for case in find_cases(tmp_path / "Dataset001_A")]
+        assert found == ["imagesTr/a_0000", "imagesTs/b_0000"]
+
     def test_two_of_one_name_are_refused(self, folder):
         shutil.copy(folder / "a.nii.gz", folder / "A.nii.gz")
         with pytest.raises(SegMateError, match="rename one"):

@@ -27,7 +27,7 @@ def test_rows_of_an_earlier_run_stay_and_are_replaced_by_case(tmp_path):
 
 
 def test_names_of_files_that_are_no_text(tmp_path):
-    """As of a Latin-1 name on Linux; a table that does not find its case again would have it done for ever."""
+    """As Latin-1 on Linux; a table that does not find its case again would have it done for ever."""
     name = b"M\xfcller".decode(errors="surrogateescape")
     table = CaseTable.read(tmp_path / "t.csv")
     table.replace(name, [LIVER])

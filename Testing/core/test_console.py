@@ -22,6 +22,7 @@ def test_durations(seconds, text):
 def test_progress_has_rate_and_time_left():
     assert progress_text("segment", 40, 120, 5) == "segment: 40 of 120 slices, 8.0 slices/s, 10 s left"
     assert progress_text("segment", 0, 120, 5) == "segment: 0 of 120 slices"
+    assert progress_text("segment", 0, 12, 5, pieces="patches") == "segment: 0 of 12 patches"
     assert progress_text("write", 0, 1, 5) == "write ..."
     text = "download 2 of 3: 80 of 100 MB, 2.0 MB/s, 10 s left"
     assert progress_text("download 2 of 3", 80, 100, 10, first=60) == text

@@ -141,7 +141,7 @@ class TestOnnx:
         with pytest.raises(SegMateError, match="its weights lie in another file"):
             Predictor.from_checkpoint(self.changed(tmp_path, change), backend="onnxruntime")
 
-    @pytest.mark.parametrize("within", ["graph", "attribute", "function"])
+    @pytest.mark.parametrize("within", ["graph", "attribute", "function", "function's attribute"])
     def test_a_loop(self, tmp_path, within):
         def change(model, onnx):
             body = onnx.helper.make_graph([], "body", [], [])
@@ -152,8 +152,13 @@ class TestOnnx:
                 inner = onnx.helper.make_graph([node], "inner", [], [])
                 branch = onnx.helper.make_node("If", ["a"], ["d"], then_branch=inner, else_branch=inner)
                 model.graph.node.append(branch)
-            else:
+            elif within == "function":
                 made = onnx.helper.make_function("d", "f", ["a"], ["c"], [node], [])
+                model.functions.append(made)
+            else:  # what a branch in the function is where its caller gives none
+                inner = onnx.helper.make_graph([node], "inner", [], [])
+                made = onnx.helper.make_function("d", "f", ["a"], ["c"], [], [])
+                made.attribute_proto.append(onnx.helper.make_attribute("branch", inner))
                 model.functions.append(made)
 
         with pytest.raises(SegMateError, match=r"it has a loop \(Loop\)"):
