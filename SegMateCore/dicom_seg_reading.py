@@ -20,7 +20,7 @@ from pydicom.uid import SegmentationStorage
 
 from SegMateCore.dicom_header import read_document, refuse_deflated
 from SegMateCore.dicom_segments import organs_by_number, own_table, segments_of
-from SegMateCore.dicom_slices import RAS_OF_LPS, TOLERANCE_MM, TOLERANCE_SHARE, Slice, frames_in
+from SegMateCore.dicom_slices import RAS_OF_LPS, TOLERANCE_MM, TOLERANCE_SHARE, Slice, check_alike, frames_in
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import Organ, OrganSet
 from SegMateCore.segmentation import Segmentation, parse_document
@@ -63,6 +63,7 @@ def _read(dataset: Dataset, organs: OrganSet | None) -> Segmentation:
         what = f"a {form} DICOM SEG" if kind == SegmentationStorage else kind.name
         raise SegMateError(f"this is {what}, expected a BINARY DICOM SEG: export it as such, or as NIfTI")
     frames, segments, numbers = frames_in(dataset), segments_of(dataset), _segment_numbers(dataset)
+    check_alike(frames)
     found, provenance, positions = _own_document(dataset)
     organs = organs or found
     if organs is not None:

@@ -34,12 +34,12 @@ def file_document(tags: Sequence[str]) -> str | None:
         organs = [dict(organ) for document in documents for organ in document["organs"]]
         runs = [document["provenance"] for document in documents]
         names = {organ["name"] for organ in organs}
+        # A segment may have been removed.
+        for organ in organs:
+            if organ.get("partner") not in names:
+                organ["partner"] = None
     except (ValueError, TypeError, KeyError):
         return None
     if not runs or any(run != runs[0] for run in runs):
         return None
-    # A segment may have been removed.
-    for organ in organs:
-        if organ.get("partner") not in names:
-            organ["partner"] = None
     return json.dumps({"organs": organs, "provenance": runs[0]})
