@@ -7,6 +7,7 @@ import threading
 import weakref
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from fake_network import band_predictor
@@ -14,6 +15,7 @@ from small_ct import write_ct
 
 from SegMateCore.batch import DONE, FAILED, SKIPPED, Choices, Outputs, run_batch, segment_case
 from SegMateCore.checkpoint import Checkpoint
+from SegMateCore.cli import main
 from SegMateCore.errors import Cancelled, SegMateError
 from SegMateCore.finished import is_finished
 from SegMateCore.input_cases import Case, case_name, find_cases, is_one_case
@@ -305,6 +307,17 @@ def test_results_of_other_choices_are_neither_finished_nor_replaced(
     assert words in again["a"][1] and "--overwrite" in again["a"][1]
     assert {path: path.read_bytes() for path in before} == before
     assert statuses(first)["a"][0] == SKIPPED
+
+
+def test_results_of_the_other_geometry_are_not_taken_for_finished(folder, tmp_path, bands_onnx, capsys):
+    image = nibabel.load(folder / "a.nii.gz")
+    image.set_qform(image.affine @ np.diag([1, 1, 2, 1]), code=1)
+    (tmp_path / "two").mkdir()
+    nibabel.save(image, tmp_path / "two" / "a.nii.gz")
+    words = ["predict", tmp_path / "two", "-o", tmp_path / "out", "--checkpoint", bands_onnx, "--affine"]
+    found = [main([*map(str, words), affine]) for affine in ("sform", "sform", "qform")]
+    assert found == [0, 0, 1]
+    assert "a.nii.gz was made with the sform of its CT, this run is with the qform" in capsys.readouterr().err
 
 
 def test_results_of_the_int8_form_are_told_apart(folder, tmp_path):
