@@ -180,7 +180,7 @@ def segment_case(
         write_probabilities(probabilities, volume, segmentation, outputs.probabilities)
     if outputs.preview is not None:
         draw_preview(
-            volume, segmentation, outputs.preview, preview_title(segmentation), notice(segmentation)
+            volume, segmentation, outputs.preview, preview_title(case, segmentation), notice(segmentation)
         )
     warnings = tuple(segmentation.provenance.get("warnings", ()))
     if outputs.dicom is not None:
@@ -277,10 +277,10 @@ def write_probabilities(
         write_nifti(found, folder / f"{organ.key}.nii.gz", document)
 
 
-def preview_title(segmentation: Segmentation) -> str:
-    """ "checkpoint demo - research use only, not for diagnosis": names of files may be those of patients."""
+def preview_title(case: Case, segmentation: Segmentation) -> str:
+    """ "case_1 - checkpoint demo - research use only, not for diagnosis"."""
     checkpoint = segmentation.provenance.get("checkpoint", "unknown")
-    return f"checkpoint {checkpoint}  -  {RESEARCH_ONLY}"
+    return f"{case.name}  -  checkpoint {checkpoint}  -  {RESEARCH_ONLY}"
 
 
 def notice(segmentation: Segmentation) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from SegMateCore.batch import notice, preview_title
 from SegMateCore.data.phantom import make_phantom
 from SegMateCore.evaluation.metrics import dice
+from SegMateCore.input_cases import Case
 from SegMateCore.predictor import Predictor, Progress
 from SegMateCore.preview import draw_preview
 from SegMateCore.provenance import source_facts, traced
@@ -74,8 +75,9 @@ def run_demo(
     segmentation.write(labels)
     segmentation.write(segments)
     write_csv(statistics, csv_table, segmentation.provenance)
-    title = f"{CASE_NAME}  -  {preview_title(segmentation)}"
-    draw_preview(volume, segmentation, preview, title, notice(segmentation))
+    draw_preview(
+        volume, segmentation, preview, preview_title(Case(CASE_NAME, ct), segmentation), notice(segmentation)
+    )
     organs = segmentation.organs
     return DemoResult(
         paths,

@@ -59,13 +59,13 @@ def require_series(source: Path, form: str) -> None:
 
 def check_replaceable(path: Path) -> None:
     """Raise SegMateError where a file that exists is no result: a slice of a CT is never replaced."""
-    if path.exists() and format_at(path) is None:
+    if path.exists() and _format_at(path) is None:
         raise SegMateError(f"{path} exists and is neither a DICOM SEG nor an RTSTRUCT: choose another output")
 
 
 def check_format(path: Path, form: str) -> None:
     """Raise SegMateError where a file that exists is a DICOM object of another kind."""
-    found = format_at(path)
+    found = _format_at(path)
     if found != form:
         held = found or "something else"
         raise SegMateError(
@@ -73,7 +73,7 @@ def check_format(path: Path, form: str) -> None:
         )
 
 
-def format_at(path: Path) -> str | None:
+def _format_at(path: Path) -> str | None:
     """Which of the formats a file is, None where it is something else."""
     from pydicom.filereader import read_file_meta_info
 

@@ -7,7 +7,6 @@ the last.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from os import PathLike
 
@@ -20,8 +19,9 @@ from pydicom.uid import SegmentationStorage
 
 from SegMateCore.dicom_header import read_document, refuse_deflated
 from SegMateCore.dicom_segments import organs_by_number, own_table, segments_of
-from SegMateCore.dicom_slices import RAS_OF_LPS, TOLERANCE_MM, TOLERANCE_SHARE, Slice, check_alike, frames_in
+from SegMateCore.dicom_slices import RAS_OF_LPS, TOLERANCE_MM, TOLERANCE_SHARE, Slice, frames_in
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_text import parse_json
 from SegMateCore.organs import Organ, OrganSet
 from SegMateCore.segmentation import Segmentation, parse_document
 
@@ -63,7 +63,6 @@ def _read(dataset: Dataset, organs: OrganSet | None) -> Segmentation:
         what = f"a {form} DICOM SEG" if kind == SegmentationStorage else kind.name
         raise SegMateError(f"this is {what}, expected a BINARY DICOM SEG: export it as such, or as NIfTI")
     frames, segments, numbers = frames_in(dataset), segments_of(dataset), _segment_numbers(dataset)
-    check_alike(frames)
     found, provenance, positions = _own_document(dataset)
     organs = organs or found
     if organs is not None:
@@ -100,7 +99,7 @@ def _own_document(dataset: Dataset) -> tuple[OrganSet | None, dict, np.ndarray |
     """(organs, provenance, LPS positions of all slices (N, 3)); None, {}, None in other programs' files."""
     text = read_document(dataset)
     try:
-        positions = np.array(json.loads(text)["grid"], np.float64).reshape(-1, 3)
+        positions = np.array(parse_json(text)["grid"], np.float64).reshape(-1, 3)
     except (ValueError, KeyError, TypeError):
         return None, {}, None
     if not 1 <= len(positions) <= MOST_SLICES or not np.isfinite(positions).all():

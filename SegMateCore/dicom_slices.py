@@ -22,8 +22,6 @@ RAS_OF_LPS = np.array([-1.0, -1.0, 1.0])
 # of these: headers round positions to 0.1 mm, and slices may lie 2 % beside an even grid (dicom/stack.py).
 TOLERANCE_MM = 0.15
 TOLERANCE_SHARE = 0.03
-# Steps from pixel to pixel that differ by more are not those of one series.
-SAME_STEP_MM = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,22 +65,17 @@ def slices_of(datasets: Sequence[Dataset], taken: Collection[tuple[str, int]] | 
         slices = [one for one in slices if (one.sop_instance_uid, one.frame) in taken]
     if not slices:
         raise SegMateError("the series has no slices, expected at least one")
-    check_alike(slices)
-    normal = np.cross(slices[0].row_mm, slices[0].column_mm)
-    return sorted(slices, key=lambda one: float(one.position_mm @ normal))
-
-
-def check_alike(slices: Sequence[Slice]) -> None:
-    """Raise SegMateError unless all have the size, spacing and orientation of the first."""
     first = slices[0]
     for one in slices:
-        differs = np.abs(one.row_mm - first.row_mm).max() > SAME_STEP_MM
-        differs |= np.abs(one.column_mm - first.column_mm).max() > SAME_STEP_MM
+        differs = np.abs(one.row_mm - first.row_mm).max() > 1e-3
+        differs |= np.abs(one.column_mm - first.column_mm).max() > 1e-3
         if one.shape != first.shape or differs:
             raise SegMateError(
-                f"the slices {_called(first)} and {_called(one)} differ in size, spacing or orientation,"
-                " expected slices of one series"
+                f"the slices {first.sop_instance_uid} and {one.sop_instance_uid} differ in size, spacing or"
+                " orientation, expected slices of one series"
             )
+    normal = np.cross(first.row_mm, first.column_mm)
+    return sorted(slices, key=lambda one: float(one.position_mm @ normal))
 
 
 def labels_on_slices(segmentation: Segmentation, slices: Sequence[Slice]) -> np.ndarray:
@@ -149,21 +142,12 @@ def _slice(dataset: Dataset, frame: int, position: Dataset, plane: Dataset, pixe
             numbers[name] = np.array(source[name].value, np.float64).reshape(count)
         except (KeyError, ValueError, TypeError) as error:
             raise SegMateError(f"a slice has no {name} of {count} numbers, expected a CT series") from error
-    directions = numbers["ImageOrientationPatient"].reshape(2, 3)
-    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
-    if not (lengths > 0).all():
-        raise SegMateError("a slice has no directions of rows and columns, expected a CT series")
-    # Rounded ones are no unit vectors, and the CT is read as if they were (dicom/stack.py).
-    row, column = directions / lengths
+    row, column = numbers["ImageOrientationPatient"].reshape(2, 3)
     # PixelSpacing gives the distance between rows first.
     between_rows, between_columns = numbers["PixelSpacing"]
     shape = (int(dataset.Rows), int(dataset.Columns))
     steps = (row * between_columns, column * between_rows)
     return Slice(dataset, frame, numbers["ImagePositionPatient"], *steps, shape)
-
-
-def _called(one: Slice) -> str:
-    return f"{one.sop_instance_uid}, frame {one.frame}" if one.frame else one.sop_instance_uid
 
 
 def _uid(dataset: Dataset, name: str) -> str:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from urllib.parse import quote, unquote
 
+from SegMateCore.json_text import parse_json
 from SegMateCore.organs import OrganSet
 
 SEGMENT_TAG = "SegMate.document"
@@ -30,16 +31,16 @@ def file_document(tags: Sequence[str]) -> str | None:
     """
     values = [dict(tag.partition(":")[::2] for tag in text.split("|")).get(SEGMENT_TAG, "") for text in tags]
     try:
-        documents = [json.loads(unquote(value)) for value in values]
+        documents = [parse_json(unquote(value)) for value in values]
         organs = [dict(organ) for document in documents for organ in document["organs"]]
         runs = [document["provenance"] for document in documents]
         names = {organ["name"] for organ in organs}
-        # A segment may have been removed.
-        for organ in organs:
-            if organ.get("partner") not in names:
-                organ["partner"] = None
     except (ValueError, TypeError, KeyError):
         return None
     if not runs or any(run != runs[0] for run in runs):
         return None
+    # A segment may have been removed.
+    for organ in organs:
+        if organ.get("partner") not in names:
+            organ["partner"] = None
     return json.dumps({"organs": organs, "provenance": runs[0]})

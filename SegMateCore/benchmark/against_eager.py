@@ -77,7 +77,7 @@ def compare_with_eager(
     with torch_threads(setting.thread_count):
         predictor = setting.open()
         loop = PlainLoop(_torch_side(predictor.checkpoint, setting, source), predictor.backends[0].device)
-        volume = on_working_grid(setting.ct(ct), loop.preprocessing, size)
+        volume = on_working_grid(Volume.read(ct), loop.preprocessing, size)
         ours = OurSide(predictor, volume, setting, cancelled)
         if progress is not None:
             progress("warm up", 0, 1)

@@ -68,7 +68,7 @@ def compare_with_monai(
     with torch_threads(setting.thread_count):
         predictor = setting.open()
         other = WholeBodySegResNet(predictor.backends[0].device)
-        volume = setting.ct(ct).canonical()
+        volume = Volume.read(ct).canonical()
         ours = OurSide(predictor, volume, setting, cancelled)
         timings = in_turn((ours.timed, lambda: other.timed(volume)), repeats, 1, progress, cancelled)
     facts = ours.provenance

@@ -36,7 +36,7 @@ STAGES = ("read", "prepare", "network", "assemble", "clean up", "finish", "write
 class PredictSetting:
     """What is measured. checkpoint: a file or bundled name; device, backend, precision: as for
     Predictor.from_checkpoint; threads: of the CPU, None for every core, which is then asked for by number;
-    chunk: slices per network call; series: of the CT, as predict takes it.
+    chunk: slices per network call.
     """
 
     checkpoint: str
@@ -45,7 +45,6 @@ class PredictSetting:
     precision: str = "auto"
     threads: int | None = None
     chunk: int = 8
-    series: str | None = None
 
     @property
     def thread_count(self) -> int:
@@ -61,10 +60,6 @@ class PredictSetting:
         return Predictor.from_checkpoint(
             self.file(), self.device, self.backend, self.precision, self.thread_count
         )
-
-    def ct(self, path: str | Path) -> Volume:
-        """The CT that is segmented. Raises SegMateError."""
-        return Volume.read(path, series=self.series)
 
     def options(self) -> PredictOptions:
         """What predict is given."""
@@ -153,7 +148,7 @@ def measure_predict(
     with tempfile.TemporaryDirectory(prefix="segmate-benchmark-") as folder:
         for number in range(repeats + 1):
             report("measure", number, steps)
-            runs.append(_run(predictor, setting, Path(ct), Path(folder), cancelled))
+            runs.append(_run(predictor, setting.options(), Path(ct), Path(folder), cancelled))
         for number in range(repeats if whole_process else 0):
             report("measure", repeats + 1 + number, steps)
             processes.append(_process_seconds(setting, Path(ct), Path(folder), cancelled))
@@ -193,16 +188,16 @@ class _Run:
 
 
 def _run(
-    predictor: Predictor, setting: PredictSetting, ct: Path, folder: Path, cancelled: IsCancelled
+    predictor: Predictor, options: PredictOptions, ct: Path, folder: Path, cancelled: IsCancelled
 ) -> _Run:
     stop_if(cancelled)
     started = time.perf_counter()
-    volume = setting.ct(ct)
+    volume = Volume.read(ct)
     clock = StageClock()
     timed = [TimedBackend(backend) for backend in predictor.backends]
     watched = Predictor(predictor.checkpoint, timed)
     read = time.perf_counter()
-    segmentation = watched.predict(volume, progress=clock, cancelled=cancelled, options=setting.options())
+    segmentation = watched.predict(volume, progress=clock, cancelled=cancelled, options=options)
     done = time.perf_counter()
     segmentation.write(folder / "labels.nii.gz")
     written = time.perf_counter()
@@ -227,7 +222,7 @@ def _process_seconds(setting: PredictSetting, ct: Path, folder: Path, cancelled:
     """Wall-clock seconds of `segmate predict`, from the start of Python to its end."""
     words = ["predict", str(ct), "-o", str(folder / "process.nii.gz"), "--quiet"]
     for name, value in {**asdict(setting), "threads": setting.thread_count}.items():
-        words += [] if value is None else [f"--{name}", str(value)]
+        words += [f"--{name}", str(value)]
     ended = run_python("from SegMateCore.cli import main; sys.exit(main())", words, cancelled=cancelled)
     if ended.code != 0:
         raise SegMateError(f"segmate predict ended with code {ended.code}: {ended.last_error}")
@@ -240,6 +235,6 @@ def peak_growth(ct: str, **setting: object) -> int:
     load_runtime(Checkpoint.read(chosen.file()))
     before = resident_bytes()
     predictor = chosen.open()
-    found = predictor.predict(chosen.ct(ct), options=chosen.options())
+    found = predictor.predict(Volume.read(ct), options=chosen.options())
     refuse_fallback(predictor, found.provenance)
     return peak_resident_bytes() - before

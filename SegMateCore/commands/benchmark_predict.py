@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from SegMateCore.commands.benchmark_networks import add_engine_arguments
-from SegMateCore.commands.predict_arguments import add_series_option
 from SegMateCore.console import ProgressLine, interruptible, note, say, table
 from SegMateCore.errors import SegMateError
 
@@ -19,9 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `segmate benchmark predict`."""
     parser.add_argument(
         "ct", metavar="CT", type=Path,
-        help="a NIfTI or NRRD file, a DICOM folder, .zip or file",
+        help="a NIfTI or NRRD file, a DICOM folder or .zip of one series, or a file of the series",
     )  # fmt: skip
-    add_series_option(parser)
     parser.add_argument(
         "--checkpoint", metavar="NAME|FILE", default="demo", help="as for predict (default: %(default)s)"
     )
@@ -65,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise SegMateError(f"--{name} is {value}, expected at least 1")
     setting = PredictSetting(
         arguments.checkpoint, arguments.device, arguments.backend, arguments.precision, arguments.threads,
-        arguments.chunk, arguments.series,
+        arguments.chunk,
     )  # fmt: skip
     measure = {None: _stages, "eager": _eager, "monai": _monai}[arguments.against]
     load_before = load_average()

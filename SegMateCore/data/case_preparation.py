@@ -158,7 +158,7 @@ def _facts(task: CaseTask, ct: Volume, labels: np.ndarray, work: _Working) -> di
         "sheared": work.sheared,
         "slices": {organs[c].key: runs_of(counts[:, c] > 0) for c in annotated},
         "voxels": voxels,
-        "warnings": [*ct.warnings, *sides, *_vanished(labels, voxels, organs)],
+        "warnings": [*sides, *_vanished(labels, voxels, organs)],
     }
 
 

@@ -24,7 +24,6 @@ from SegMateCore.errors import SegMateError
 from SegMateCore.volume import Volume
 from SegMateCore.voxel_types import collect
 
-LONGEST_UID = 64
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -121,8 +120,6 @@ def grid_of(headers: Sequence[Header], open_file: Opener) -> tuple[Stack, list[s
         found, localizers = frames_of(header)
         frames += found
         left_out += localizers
-    if not frames:
-        raise SegMateError("all slices of the series are localizers, expected slices of a CT")
     with Decoder(open_file) as decoder:
         stack = stacked(frames, lambda one, other: np.array_equal(decoder.hu(one), decoder.hu(other)))
     return stack, [f"{left_out} localizers in the series were left out"] if left_out else []
@@ -159,20 +156,18 @@ def _chosen(path: Path, open_file: Opener, series: str | None) -> list[Header]:
         found = {uid: found[uid] for uid in own}
     if series is not None:
         wanted = series.strip()
-        # Longer than any UID is nothing that a header says.
-        number = int(wanted) if wanted.isdecimal() and len(wanted) <= LONGEST_UID else None
         meant = {
             uid: held
             for uid, held in found.items()
-            if uid == wanted or (number is not None and held[0].series_number == number)
+            if uid == wanted or (wanted.isdecimal() and held[0].series_number == int(wanted))
         }
         if not meant:
             raise SegMateError(f"no CT series {wanted[:64]!r} among {_listed(found)}")
         found = meant
     if len(found) > 1:
         raise SegMateError(
-            f"{len(found)} CT series ({_listed(found)}), expected one; choose by UID or number (--series,"
-            " where the command has it), or keep only the files of one"
+            f"{len(found)} CT series ({_listed(found)}), expected one; choose by UID or number (--series), or"
+            " give one of its files"
         )
     return next(iter(found.values()))
 

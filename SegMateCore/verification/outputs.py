@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from SegMateCore.case_table import COLUMNS
+from SegMateCore.case_table import COLUMNS, ENCODING
 from SegMateCore.content_hash import array_sha256, json_sha256, volume_sha256
-from SegMateCore.dicom_formats import RTSTRUCT, format_at
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import OrganSet
 from SegMateCore.provenance import CONTENT_KEY, PROBABILITIES, read_provenance
@@ -25,9 +24,6 @@ from SegMateCore.volume import Volume
 
 LABELS, MASK, PROBABILITY = "labels", "mask", "probabilities"
 CONTOURS, TABLE, PICTURE, UNKNOWN = "contours", "table", "picture", "unknown"
-# What is compared, of a result and of its input.
-_TEXTS = ("labels_sha256", CONTENT_KEY, "weights_sha256", "checkpoint", "organ_set")
-_INPUT_TEXTS = ("sha256", "file_sha256", "affine_source")
 # ".seg.nrrd" stands before ".nrrd".
 SUFFIXES = (*FILE_SUFFIXES, DICOM_SUFFIX, ".csv", ".json", ".png")
 
@@ -93,22 +89,10 @@ def read_outputs(path: Path, root: Path) -> list[Output]:
     except (OSError, ValueError, TypeError, SyntaxError, RecursionError, csv.Error) as error:
         raise SegMateError(f"{path}: damaged ({' '.join(str(error).split())})") from error
     for output in found:
-        problem = _problem(output.provenance)
-        if problem:
-            raise SegMateError(f"{path}: damaged ({problem})")
+        if not isinstance(output.provenance.get("input", {}), dict):
+            raise SegMateError(f"{path}: damaged (what it says of its input is no object)")
     is_slice = suffix == DICOM_SUFFIX and found[0].kind == UNKNOWN and path != root
     return [] if is_slice else found
-
-
-def _problem(provenance: dict) -> str:
-    """What is wrong with the facts that are compared, "" for nothing."""
-    given = provenance.get("input", {})
-    if not isinstance(given, dict):
-        return "what it says of its input is no object"
-    texts = [provenance.get(name) for name in _TEXTS] + [given.get(name) for name in _INPUT_TEXTS]
-    if any(not isinstance(text, str | None) for text in texts):
-        return "what it says of its making is no text where one belongs"
-    return ""
 
 
 def _image_output(path: Path, name: str, case: str) -> list[Output]:
@@ -125,10 +109,13 @@ def _image_output(path: Path, name: str, case: str) -> list[Output]:
 
 def _dicom_output(path: Path, name: str, case: str) -> list[Output]:
     """DICOM SEG or RTSTRUCT; of other files, such as the CT's slices, nothing is said."""
+    import pydicom
+
     organs, provenance = read_provenance(path)
     if not provenance:
         return [Output(name, UNKNOWN, case, None, {}, None, "")]
-    if format_at(path) == RTSTRUCT:
+    kind = pydicom.dcmread(path, stop_before_pixels=True).SOPClassUID
+    if kind == pydicom.uid.RTStructureSetStorage:
         return [Output(name, CONTOURS, case, organs, provenance, None, "")]
     return _image_output(path, name, case)
 
@@ -161,7 +148,7 @@ def _json_output(path: Path, name: str, case: str) -> list[Output]:
 
 def _csv_outputs(path: Path, name: str, case: str) -> list[Output]:
     """One for the figures of one case, one per case of a table of many."""
-    with open(path, newline="", encoding="utf-8") as stream:
+    with open(path, newline="", **ENCODING) as stream:
         header, *lines = [tuple(line) for line in csv.reader(stream) if line] or [()]
     if header not in (CSV_COLUMNS, COLUMNS):
         return [Output(name, UNKNOWN, case, None, {}, None, json_sha256(lines))]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 
 from SegMateCore.cancelling import IsCancelled
-from SegMateCore.errors import SegMateError
 from SegMateCore.evaluation.metrics import dice
 from SegMateCore.predictor import PredictOptions, Predictor, Progress
 from SegMateCore.region import BoxRegion
@@ -65,23 +64,14 @@ class Repeating:
                 bool(made.get("flip_average")), made.get("clean_up"), force=bool(made["forced"]),
                 overlap=made.get("overlap"), mirror=made.get("mirror"),
             )  # fmt: skip
-            box = _box(made.get("region"))
+            region = made.get("region")
+            box = None if region is None else BoxRegion(region["ras_to_unit"])
             predictor = self._predictor
             if made.get("organ_set") not in (None, predictor.checkpoint.organ_set):
                 predictor = predictor.with_organ_set(made["organ_set"])
             found = predictor.predict(given.volume, None, self._progress, self._cancelled, options, box)
             self._last = (key, found)
         return self._last[1]
-
-
-def _box(region: object) -> BoxRegion | None:
-    """Of what a result records. Raises SegMateError where it is none."""
-    if region is None:
-        return None
-    try:
-        return BoxRegion(np.array(region["ras_to_unit"], np.float64))
-    except (TypeError, KeyError, ValueError):
-        raise SegMateError("damaged (what it says of its region is no box)") from None
 
 
 def _compared(output: Output, repeated: Segmentation, same_engine: bool) -> Check:
