@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from SegMateCore import onnx_guard, protobuf_fields
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import NINE, OrganSet
@@ -162,6 +163,17 @@ class TestOnnx:
                 model.functions.append(made)
 
         with pytest.raises(SegMateError, match=r"it has a loop \(Loop\)"):
+            Predictor.from_checkpoint(self.changed(tmp_path, change), backend="onnxruntime")
+
+    @pytest.mark.parametrize("where", ["one message", "all together"])
+    def test_more_fields_than_any_network_has(self, tmp_path, monkeypatch, where):
+        """Two bytes each: a file of a gigabyte would be looked at for a quarter of an hour."""
+        monkeypatch.setattr(protobuf_fields if where == "one message" else onnx_guard, "MOST_FIELDS", 9000)
+
+        def change(model, onnx):
+            model.graph.node.extend(onnx.NodeProto() for _ in range(9000))
+
+        with pytest.raises(SegMateError, match="more than 9000 fields"):
             Predictor.from_checkpoint(self.changed(tmp_path, change), backend="onnxruntime")
 
     def test_a_deeply_nested_report_of_the_export(self, tmp_path):
