@@ -32,7 +32,7 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 class BadArchive(SegMateError):
-    """The archive is damaged or refused; unpacking it once more would not help."""
+    """The archive is damaged, refused or of something else; unpacking it once more would not help."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from SegMateCore.batch import SKIPPED, CaseResult
 from SegMateCore.errors import SegMateError
+from SegMateCore.json_text import parse_json
 
 FIELDS = ("case", "status", "attempts", "seconds", "worker", "error", "time")
 
@@ -80,8 +81,8 @@ def read_case_log(path: Path) -> dict[str, dict]:
     entries: dict[str, dict] = {}
     for line in lines:
         try:
-            entry = json.loads(line)
-        except (json.JSONDecodeError, RecursionError):
+            entry = parse_json(line)
+        except ValueError:
             continue
         if isinstance(entry, dict) and set(FIELDS) <= entry.keys() and isinstance(entry["case"], str):
             entries[entry["case"]] = entry

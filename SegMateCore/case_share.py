@@ -33,7 +33,7 @@ class Share:
         return cls(number, count)
 
     def __contains__(self, case: Case) -> bool:
-        digest = hashlib.sha256(case.name.encode()).digest()
+        digest = hashlib.sha256(case.name.encode(errors="surrogateescape")).digest()
         return int.from_bytes(digest[:8], "big") % self.count == self.number - 1
 
     def of(self, cases: Sequence[Case]) -> list[Case]:

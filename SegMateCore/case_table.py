@@ -17,6 +17,8 @@ from SegMateCore.errors import SegMateError
 from SegMateCore.statistics import CSV_COLUMNS, OrganStatistics, csv_lines
 
 COLUMNS = ("case", *CSV_COLUMNS)
+# Names of files, which the cases have theirs from, need not be text on every system.
+ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
 # A table of an older version has no provenance.
 OLD_COLUMNS = COLUMNS[:-1]
 
@@ -35,7 +37,7 @@ class CaseTable:
         if not path.exists():
             return cls(path, {})
         try:
-            with open(path, newline="", encoding="utf-8") as stream:
+            with open(path, newline="", **ENCODING) as stream:
                 lines = [line for line in csv.reader(stream) if line]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise SegMateError(f"cannot read the statistics in {path}: {error}") from error
@@ -77,4 +79,4 @@ class CaseTable:
         for case in sorted(self._rows):
             writer.writerows(self._rows[case])
         with atomic_write(self.path) as stream:
-            stream.write(text.getvalue().encode())
+            stream.write(text.getvalue().encode(**ENCODING))

@@ -23,10 +23,8 @@ REDRAW_S = 0.1
 LOG_S = 10.0
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # What stages count; others have nothing better than steps.
-UNITS = {
-    "segment": "slices", "probabilities": "slices", "prepare": "cases", "cases": "cases",
-    "download": "MB", "unpack": "MB",
-}  # fmt: skip
+UNITS = {"prepare": "cases", "cases": "cases", "download": "MB", "unpack": "MB"}
+_OF_THE_NETWORK = ("segment", "probabilities")
 
 
 def say(text: str) -> None:
@@ -42,10 +40,13 @@ def note(text: str) -> None:
 def _write(stream: TextIO, text: str) -> None:
     """One line or more, safe on terminals that cannot show every character, and on those that obey some."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    # Texts of files may hold commands to terminals.
-    text = _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.write(_harmless(text).encode(encoding, "backslashreplace").decode(encoding) + "\n")
     stream.flush()
+
+
+def _harmless(text: str) -> str:
+    """Texts and names of files may hold commands to terminals: these are shown, not obeyed."""
+    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def duration(seconds: float) -> str:
@@ -62,12 +63,14 @@ def duration(seconds: float) -> str:
 class ProgressLine:
     """A progress callback (stage, done, total) that keeps one line up to date on stderr.
 
-    prefix: what is being worked on, such as a case's name. quiet: draws nothing. Use as a context manager, so
-    that a half-drawn line is wiped before anything else is written.
+    prefix: what is being worked on, such as a case's name. pieces: what the network takes one after another.
+    quiet: draws nothing. Use as a context manager, so that a half-drawn line is wiped before anything else is
+    written.
     """
 
     quiet: bool = False
     prefix: str = ""
+    pieces: str = "slices"
     _stage: str = field(default="", init=False)
     _first: int = field(default=0, init=False)
     _started: float = field(default=0.0, init=False)
@@ -94,12 +97,12 @@ class ProgressLine:
         if now - self._drawn < pause and not (live and done == total):
             return
         self._drawn = now
-        text = self.prefix + progress_text(stage, done, total, now - self._started, self._first)
+        text = progress_text(stage, done, total, now - self._started, self._first, self.pieces)
         with self._drawing:
             if live:
-                self._redraw(text)
+                self._redraw(self.prefix + text)
             else:
-                note(text)
+                note(self.prefix + text)
 
     def above(self, text: str) -> None:
         """A notice while other threads may report progress: it stands on a line of its own."""
@@ -115,21 +118,24 @@ class ProgressLine:
             self._width = 0
 
     def _redraw(self, text: str) -> None:
-        text = text[: shutil.get_terminal_size().columns - 1]
+        text = _harmless(text)[: shutil.get_terminal_size().columns - 1]
         sys.stderr.write("\r" + text.ljust(self._width))
         sys.stderr.flush()
         self._width = len(text)
 
 
-def progress_text(stage: str, done: int, total: int, seconds: float, first: int = 0) -> str:
+def progress_text(
+    stage: str, done: int, total: int, seconds: float, first: int = 0, pieces: str = "slices"
+) -> str:
     """One line: "segment: 40 of 120 slices, 8.1 slices/s, 10 s left".
 
-    first: what was done when the seconds began, as of a download that goes on.
+    first: what was done when the seconds began, as of a download that goes on. pieces: what the stages of
+    _OF_THE_NETWORK count.
     """
     if total <= 1:
         return f"{stage} ..."
     # "download 2 of 3" counts what "download" does.
-    unit = UNITS.get(stage.partition(" ")[0], "steps")
+    unit = pieces if stage in _OF_THE_NETWORK else UNITS.get(stage.partition(" ")[0], "steps")
     text = f"{stage}: {done} of {total} {unit}"
     if done > first and seconds > 0.5:
         rate = (done - first) / seconds

@@ -39,6 +39,7 @@ LIBRARIES = (
     ("timm", "timm", False, "encoders of the networks: pip install 'segmate-core[torch]'"),
     ("onnx", "onnx", False, "export to .onnx: pip install 'segmate-core[export]'"),
     ("blosc2", "blosc2", False, "training data in Stores: pip install 'segmate-core[train]'"),
+    ("ray", "ray", False, "many CTs on a cluster: pip install 'segmate-core[ray]'"),
     ("SimpleITK", "SimpleITK", False, "adapters from and to its images: pip install SimpleITK"),
 )
 

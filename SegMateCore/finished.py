@@ -18,12 +18,15 @@ from SegMateCore.provenance import read_provenance
 INT8 = "int8"
 
 
-def is_finished(outputs: Outputs, checkpoint: Checkpoint, organs: OrganSet, options: PredictOptions) -> bool:
+def is_finished(
+    outputs: Outputs, checkpoint: Checkpoint, organs: OrganSet, options: PredictOptions,
+    affine_source: str | None = None,
+) -> bool:
     """Whether every file asked for is there: written atomically, so what is there is whole.
 
     Raises SegMateError when a segmentation is there that this run would not make (another checkpoint or its
-    int8 form, other organs, flip averaging or clean-up chosen differently): it is neither taken for finished
-    nor replaced. Other precisions give the same labels up to rounding.
+    int8 form, other organs, flip averaging or clean-up chosen differently, the other geometry of the file):
+    it is neither taken for finished nor replaced. Other precisions give the same labels up to rounding.
     """
     expected = {
         "weights_sha256": checkpoint.weights_sha256,
@@ -33,6 +36,7 @@ def is_finished(outputs: Outputs, checkpoint: Checkpoint, organs: OrganSet, opti
         "overlap": options.overlap,
         "mirror": options.mirror,
         INT8: checkpoint.document["precision"] == INT8,
+        "affine_source": affine_source,
     }
     for path, held in outputs.segmentations(organs):
         if path.is_file():
@@ -61,6 +65,13 @@ def _check_same_origin(path: Path, expected: dict, organs: tuple[str, ...]) -> N
                 f"{path} was made with the {choice} {_chosen(provenance.get(choice))}, this run is with"
                 f" {_chosen(expected[choice])}: {advice}"
             )
+    source = provenance.get("input", {})
+    # Older results do not say it.
+    if "kind" in source and source.get("affine_source") != expected["affine_source"]:
+        made, wanted = source.get("affine_source"), expected["affine_source"]
+        raise SegMateError(
+            f"{path} was made with {_geometry(made)}, this run is with {_geometry(wanted)}: {advice}"
+        )
     choices = {"flip_average": "flip averaging", "clean_up": "clean-up", "region": "a region"}
     for choice, what in choices.items():
         if provenance.get(choice) != expected[choice]:
@@ -68,6 +79,10 @@ def _check_same_origin(path: Path, expected: dict, organs: tuple[str, ...]) -> N
             raise SegMateError(f"{path} was made {made} {what}, this run is {wanted} it: {advice}")
     if found.names != organs:
         raise SegMateError(f"{path} holds other organs ({', '.join(found.names)}): {advice}")
+
+
+def _geometry(affine_source: str | None) -> str:
+    return f"the {affine_source} of its CT" if affine_source else "the one geometry of its CT"
 
 
 def _chosen(value: object) -> str:

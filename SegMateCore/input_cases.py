@@ -23,6 +23,8 @@ VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES)
 SEGMENTATION_SUFFIX = ".seg.nrrd"
 # What a sub-folder's CT is called, as in TotalSegmentator's data.
 CASE_FILES = ("ct.nii.gz", "ct.nii", "ct.nrrd")
+# Where nnU-Net and AMOS keep the labels, beside the CTs.
+LABEL_FOLDERS = ("labelsTr", "labelsVa", "labelsTs")
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,9 @@ def find_cases(path: Path, leave_out: Collection[Path] = ()) -> list[Case]:
     """The cases at `path`, sorted by name; exactly one for a file and for a folder with DICOM files in it.
 
     A list of cases is a .csv (case_manifest.py). A folder of cases holds, at any depth, volumes, ZIPs of
-    DICOM, and folders with a ct.nii.gz or DICOM files, which are not looked into further. leave_out: files,
-    and folders that are no cases themselves, such as one with the results inside the folder. Raises
-    SegMateError when there is none, and when two would have one name.
+    DICOM, and folders with a ct.nii.gz or DICOM files, which are not looked into further; LABEL_FOLDERS are
+    left out. leave_out: files, and folders that are no cases themselves, such as one with the results inside
+    the folder. Raises SegMateError when there is none, and when two would have one name.
     """
     if not path.exists():
         raise SegMateError(
@@ -115,6 +117,8 @@ def _cases_in(
     for entry in sorted(folder.iterdir()):
         place = entry.resolve()
         if entry.name.startswith(".") or (place in leave_out and entry.is_file()):
+            continue
+        if entry.name in LABEL_FOLDERS and entry.is_dir():
             continue
         case = _case_at(entry)
         if case is not None:

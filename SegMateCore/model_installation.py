@@ -143,7 +143,10 @@ def _from_files(entry: ManifestEntry, received: Sequence[Received], work: Path, 
         else:
             with atomic_path(target) as temporary:
                 shutil.copyfile(file.path, temporary)
-    folders = wanted_folders(entry, find_model_folders([content]))
+    try:
+        folders = wanted_folders(entry, find_model_folders([content]))
+    except SegMateError as error:
+        raise BadArchive(str(error)) from None  # something else came from there
     record = _record(entry.name, entry)
     record["sources"] = [_origin(source, file) for source, file in zip(entry.sources, received)]
     made = _converted(folders, dict(entry.options), entry.name, work, how)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 _FIXED_BYTES = {1: 8, 5: 4}
+# A hundred times what the files of large networks have altogether; to look at so many takes seconds.
+MOST_FIELDS = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,13 @@ class Field:
 def fields_of(stream: BinaryIO, start: int, end: int) -> Iterator[Field]:
     """The fields of the message from byte `start` to `end`, in order; the stream may be moved in between.
 
-    Raises ValueError where there is no whole message.
+    Raises ValueError where there is no whole message, or one of more than MOST_FIELDS.
     """
-    at = start
+    at, left = start, MOST_FIELDS
     while at < end:
+        left -= 1
+        if left < 0:
+            raise ValueError(f"a message of more than {MOST_FIELDS} fields")
         stream.seek(at)
         key = varint(stream)
         number, kind = key >> 3, key & 7

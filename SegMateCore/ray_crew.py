@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 
@@ -143,6 +144,11 @@ class Crew:
         self._workers.clear()
         self._pending.clear()
 
+    @cached_property
+    def _weights_sha256(self) -> str:
+        """Of the checkpoint, as it is found here."""
+        return self._opening.document().weights_sha256
+
     def _hire(self) -> None:
         worker = _Worker(self._actor_class.remote())
         self._workers.append(worker)
@@ -171,6 +177,11 @@ class Crew:
             raise SegMateError(
                 f"{facts.name} runs segmate-core {facts.version}, this machine {__version__}: install the"
                 " same on both, results of two versions are not to be mixed"
+            )
+        if facts.weights_sha256 != self._weights_sha256:
+            raise SegMateError(
+                f"{facts.name} has other weights than this machine for the checkpoint"
+                f" {self._opening.checkpoint}: install the same on both, or give a file that both of them see"
             )
         self._deaths_at_opening = 0
         worker.facts = facts

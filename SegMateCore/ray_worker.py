@@ -25,6 +25,7 @@ class WorkerFacts:
     name: str
     process_id: int
     version: str
+    weights_sha256: str
     device: str
 
 
@@ -40,8 +41,8 @@ class CaseWorker:
     def open(self, opening: Opening) -> WorkerFacts:
         """Load the networks. Raises SegMateError."""
         self._predictor = opening.open()
-        device = self._predictor.backends[0].device
-        return WorkerFacts(self._name, os.getpid(), __version__, device)
+        weights, device = self._predictor.checkpoint.weights_sha256, self._predictor.backends[0].device
+        return WorkerFacts(self._name, os.getpid(), __version__, weights, device)
 
     def segment(self, case: Case, outputs: Outputs, choices: Choices) -> CaseResult:
         """One case, "done", or "failed" where its input is at fault.

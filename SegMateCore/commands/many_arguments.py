@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from SegMateCore.errors import SegMateError
 
 _MANY = ("--share", "--log", "--cases-at-once", "--ray")
 _RAY = ("--ray-workers", "--ray-cpus", "--ray-gpus", "--ray-retries")
+_RAY_ADDRESS = re.compile(r"|auto|local|[a-z]+://.+|[^/\\]+:[0-9]{1,5}")
 
 
 def add_many_options(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +41,9 @@ def add_many_options(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         nargs="?",
         const="",
-        help="segment on the Ray cluster at ADDRESS (auto, HOST:PORT); without ADDRESS the one of"
-        " $RAY_ADDRESS, else Ray on this machine (default: no Ray)",
+        type=_ray_address,
+        help="segment on the Ray cluster at ADDRESS (auto, HOST:PORT, ray://HOST:PORT; local: on this"
+        " machine); without ADDRESS the one of $RAY_ADDRESS, else on this machine (default: no Ray)",
     )
     group.add_argument(
         "--ray-workers", metavar="N", type=int, help="workers, each with its own network (default: what fits)"
@@ -83,6 +86,16 @@ def cluster(arguments: argparse.Namespace):
         arguments.ray or None, arguments.ray_workers, arguments.ray_cpus, arguments.ray_gpus,
         **{name: count for name, count in counts.items() if count is not None},
     )  # fmt: skip
+
+
+def _ray_address(text: str) -> str:
+    """An address for Ray, "" for none; INPUT behind a bare --ray is none, and would be taken for it."""
+    if not _RAY_ADDRESS.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no address of a Ray cluster: expected auto, local, HOST:PORT or ray://HOST:PORT;"
+            " where it is INPUT, put it before --ray"
+        )
+    return text
 
 
 def _value(arguments: argparse.Namespace, option: str) -> object:

@@ -96,7 +96,8 @@ def _needs_nothing(
     def needs_nothing(case: Case, outputs: Outputs) -> bool:
         if arguments.overwrite:
             return False
-        done = is_finished(outputs, checkpoint, organs, choices.options)
+        affine_source = case.affine_source or choices.affine_source
+        done = is_finished(outputs, checkpoint, organs, choices.options, affine_source)
         return done and (table is None or case.name in table)
 
     return needs_nothing

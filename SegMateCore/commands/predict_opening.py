@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 from SegMateCore.console import ProgressLine, note
 from SegMateCore.errors import SegMateError
@@ -69,26 +70,27 @@ def _explain(arguments: argparse.Namespace, predictor) -> None:
 def announcing(progress: ProgressLine, predictor, quiet: bool):
     """`progress`, with the checkpoint announced on stderr once the first CT has been read and found fit."""
     told = []
+    if any(part.strategy == "patches" for part in predictor.checkpoint.parts):
+        progress.pieces = "patches"
 
     def report(stage: str, done: int, total: int) -> None:
         if stage == "prepare" and not told:
             told.append(True)
-            progress.clear()
             engine = predictor.backends[0]
-            announce(predictor.checkpoint, f"{engine.name} ({engine.device})", quiet)
+            announce(predictor.checkpoint, f"{engine.name} ({engine.device})", quiet, progress.above)
         progress(stage, done, total)
 
     return report
 
 
-def announce(checkpoint, where: str, quiet: bool) -> None:
+def announce(checkpoint, where: str, quiet: bool, tell: Callable[[str], None] = note) -> None:
     """What is going to run, under which licence; that it is a demonstration even when quiet."""
     from SegMateCore.notices import DEMONSTRATION
 
     document = checkpoint.document
     if document["demonstration"]:
-        note(f"*** {DEMONSTRATION}; research use only ***")
+        tell(f"*** {DEMONSTRATION}; research use only ***")
     if not quiet:
         licences = list(dict.fromkeys(entry["licence"] for entry in document["licences"])) or ["not recorded"]
         more = f" and {len(licences) - 1} more (segmate info)" if len(licences) > 1 else ""
-        note(f"checkpoint {document['name']} on {where}, licence: {licences[0]}{more}")
+        tell(f"checkpoint {document['name']} on {where}, licence: {licences[0]}{more}")

@@ -15,6 +15,9 @@ from SegMateCore.volume_io import NIFTI_SUFFIXES, NRRD_SUFFIXES
 
 # As of a DICOM series: it leads to the patient wherever the series is stored.
 _UID = re.compile(r"\d+(\.\d+){3,}")
+# --share 3/100, which looks like a path; --ray HOST:PORT, which is a name of a machine.
+_SHARE = re.compile(r"[0-9]+/[0-9]+")
+_ADDRESS = re.compile(r"([a-z]+://)?[^/\\]+:[0-9]+")
 # What the end of a name says of the kind of file, the longest first.
 _SUFFIXES = (
     ".seg.nrrd", *reversed(NIFTI_SUFFIXES), *NRRD_SUFFIXES, ".dcm", ".zip", ".csv", ".json", ".png",
@@ -53,6 +56,10 @@ def _placeholder(value: str) -> str:
     """For what no option declares to be a path, such as a checkpoint: a name in the catalogue stays."""
     if _UID.fullmatch(value):
         return "UID"
+    if _SHARE.fullmatch(value):
+        return value
+    if _ADDRESS.fullmatch(value):
+        return "ADDRESS"
     looks_like_path = "/" in value or "\\" in value or _suffix(value)
     return f"FILE{_suffix(value)}" if looks_like_path else value
 

@@ -160,10 +160,12 @@ def _report(line: ProgressLine, event) -> None:
     values = event.values
     line.clear()
     if event.kind == "teach":
+        line.pieces = "patches"
         begins = f"the teacher segments {values['case']}, {event.step + 1} of {event.steps}"
         for text in values["notes"] or [begins]:
             note(text)
     elif event.kind == "start":
+        line.pieces = "slices"
         for text in values["notes"]:
             note(text)
     elif event.kind == "log":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from SegMateCore.case_table import COLUMNS
+from SegMateCore.case_table import COLUMNS, ENCODING
 from SegMateCore.content_hash import array_sha256, json_sha256, volume_sha256
 from SegMateCore.dicom_formats import RTSTRUCT, format_at
 from SegMateCore.errors import SegMateError
@@ -162,7 +162,7 @@ def _json_output(path: Path, name: str, case: str) -> list[Output]:
 
 def _csv_outputs(path: Path, name: str, case: str) -> list[Output]:
     """One for the figures of one case, one per case of a table of many."""
-    with open(path, newline="", encoding="utf-8") as stream:
+    with open(path, newline="", **ENCODING) as stream:
         header, *lines = [tuple(line) for line in csv.reader(stream) if line] or [()]
     if header not in (CSV_COLUMNS, COLUMNS):
         return [Output(name, UNKNOWN, case, None, {}, None, json_sha256(lines))]

@@ -7,6 +7,7 @@ import threading
 import weakref
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from fake_network import band_predictor
@@ -84,6 +85,14 @@ class TestFindCases:
             "anna/2020/thick", "anna/2020/thin", "anna/2021", "bert", "carla/a study/series 3",
         ]  # fmt: skip
         assert cases[-1].source == dicom
+
+    def test_labels_of_nnunet_are_no_cts(self, folder, tmp_path):
+        names = "imagesTr/a_0000.nii.gz labelsTr/a.nii.gz imagesTs/b_0000.nii.gz labelsTs/b.nii.gz"
+        for name in names.split():
+            (tmp_path / "Dataset001_A" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "Dataset001_A" / name).write_bytes(b"")
+        found = [case.name for case in find_cases(tmp_path / "Dataset001_A")]
+        assert found == ["imagesTr/a_0000", "imagesTs/b_0000"]
 
     def test_two_of_one_name_are_refused(self, folder):
         shutil.copy(folder / "a.nii.gz", folder / "A.nii.gz")
@@ -298,6 +307,17 @@ def test_results_of_other_choices_are_neither_finished_nor_replaced(
     assert words in again["a"][1] and "--overwrite" in again["a"][1]
     assert {path: path.read_bytes() for path in before} == before
     assert statuses(first)["a"][0] == SKIPPED
+
+
+def test_results_of_the_other_geometry_are_not_taken_for_finished(folder, tmp_path, bands_onnx, capsys):
+    image = nibabel.load(folder / "a.nii.gz")
+    image.set_qform(image.affine @ np.diag([1, 1, 2, 1]), code=1)
+    (tmp_path / "two").mkdir()
+    nibabel.save(image, tmp_path / "two" / "a.nii.gz")
+    words = ["predict", tmp_path / "two", "-o", tmp_path / "out", "--checkpoint", bands_onnx, "--affine"]
+    found = [main([*map(str, words), affine]) for affine in ("sform", "sform", "qform")]
+    assert found == [0, 0, 1]
+    assert "a.nii.gz was made with the sform of its CT, this run is with the qform" in capsys.readouterr().err
 
 
 def test_results_of_the_int8_form_are_told_apart(folder, tmp_path):

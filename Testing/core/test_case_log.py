@@ -57,6 +57,14 @@ def test_skipped_cases_that_have_a_line_get_no_other(tmp_path):
     assert read_case_log(path)["a"]["status"] == DONE
 
 
+def test_a_line_of_digits_is_no_entry(tmp_path):
+    path = tmp_path / "cases.jsonl"
+    path.write_text("1" * 5000 + "\n")
+    with CaseLog(path) as log:
+        log.add(result("a", DONE))
+    assert list(read_case_log(path)) == ["a"]
+
+
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "letter.txt"
     path.write_text("Dear reader,\nthis is no log.\n")

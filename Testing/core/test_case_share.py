@@ -32,6 +32,11 @@ def test_a_case_stays_in_its_share_whatever_the_others_are():
     assert share.of(CASES[500:]) == [case for case in share.of(CASES) if case in CASES[500:]]
 
 
+def test_names_of_files_that_are_no_text():
+    case = Case(b"M\xfcller".decode(errors="surrogateescape"), Path("x"))
+    assert sum(case in Share(number, 3) for number in (1, 2, 3)) == 1
+
+
 def test_the_rule_is_the_same_in_every_version():
     """Worked out with `printf NAME | sha256sum`: 2cf24dba5fb0a30e..., 486ea46224d1bb4f... modulo 5."""
     expected = {"hello": 0x2CF24DBA5FB0A30E % 5, "world": 0x486EA46224D1BB4F % 5}

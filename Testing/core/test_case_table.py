@@ -26,6 +26,16 @@ def test_rows_of_an_earlier_run_stay_and_are_replaced_by_case(tmp_path):
     assert [line.split(",")[0] for line in lines] == ["case", "a", "a", "b"]
 
 
+def test_names_of_files_that_are_no_text(tmp_path):
+    """As Latin-1 on Linux; a table that does not find its case again would have it done for ever."""
+    name = b"M\xfcller".decode(errors="surrogateescape")
+    table = CaseTable.read(tmp_path / "t.csv")
+    table.replace(name, [LIVER])
+    table.write()
+    assert b"\nM\xfcller," in (tmp_path / "t.csv").read_bytes()
+    assert name in CaseTable.read(tmp_path / "t.csv")
+
+
 @pytest.mark.parametrize("content", [b"", b"organ,label\n", b"\xff\xfe\x00"])
 def test_another_file_is_not_taken_for_a_table(tmp_path, content):
     (tmp_path / "t.csv").write_bytes(content)

@@ -22,6 +22,7 @@ def test_durations(seconds, text):
 def test_progress_has_rate_and_time_left():
     assert progress_text("segment", 40, 120, 5) == "segment: 40 of 120 slices, 8.0 slices/s, 10 s left"
     assert progress_text("segment", 0, 120, 5) == "segment: 0 of 120 slices"
+    assert progress_text("segment", 0, 12, 5, pieces="patches") == "segment: 0 of 12 patches"
     assert progress_text("write", 0, 1, 5) == "write ..."
     text = "download 2 of 3: 80 of 100 MB, 2.0 MB/s, 10 s left"
     assert progress_text("download 2 of 3", 80, 100, 10, first=60) == text
@@ -60,6 +61,13 @@ def test_a_terminal_gets_one_line_that_is_wiped_at_the_end(monkeypatch, clock):
     drawn = terminal.getvalue()
     assert "\n" not in drawn and "case 1: segment: 100 of 100 slices, 2.0 slices/s, 0 s left" in drawn
     assert drawn.endswith("\r") and not drawn.rstrip("\r").rpartition("\r")[2].strip()
+
+
+def test_a_name_of_a_file_does_not_command_the_terminal(monkeypatch, clock):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    run(clock, prefix="\x1b]0;owned\x07: ")
+    assert "\x1b" not in terminal.getvalue() and r"\x1b]0;owned\x07: segment" in terminal.getvalue()
 
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch, clock):

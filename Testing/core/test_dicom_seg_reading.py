@@ -15,7 +15,7 @@ from test_dicom_seg import PROVENANCE, SHAPE, small, written
 from test_dicom_slices import grid
 
 from SegMateCore.cli import main
-from SegMateCore.dicom_header import PRIVATE_GROUP
+from SegMateCore.dicom_header import DOCUMENT_ELEMENT, PRIVATE_CREATOR, PRIVATE_GROUP
 from SegMateCore.dicom_seg_reading import is_dicom_seg
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import NINE, Organ, OrganSet
@@ -139,6 +139,16 @@ def test_a_wrong_spacing_in_the_header_is_measured(tmp_path):
     labels[2, 1, 1] = 5
     foreign(tmp_path / "a.dcm", Segmentation(labels, grid()), other_thickness)
     np.testing.assert_allclose(Segmentation.read(tmp_path / "a.dcm").affine, grid(), atol=1e-5)
+
+
+def test_a_deeply_nested_document_is_none(tmp_path):
+    def change(made):
+        made.private_block(PRIVATE_GROUP, PRIVATE_CREATOR, create=True).add_new(
+            DOCUMENT_ELEMENT, "UT", "[" * 10**5
+        )
+
+    foreign(tmp_path / "a.dcm", change=change)
+    assert Segmentation.read(tmp_path / "a.dcm").provenance == {}
 
 
 def test_one_slice(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from SegMateCore import onnx_guard, protobuf_fields
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import NINE, OrganSet
@@ -141,7 +142,7 @@ class TestOnnx:
         with pytest.raises(SegMateError, match="its weights lie in another file"):
             Predictor.from_checkpoint(self.changed(tmp_path, change), backend="onnxruntime")
 
-    @pytest.mark.parametrize("within", ["graph", "attribute", "function"])
+    @pytest.mark.parametrize("within", ["graph", "attribute", "function", "function's attribute"])
     def test_a_loop(self, tmp_path, within):
         def change(model, onnx):
             body = onnx.helper.make_graph([], "body", [], [])
@@ -152,11 +153,27 @@ class TestOnnx:
                 inner = onnx.helper.make_graph([node], "inner", [], [])
                 branch = onnx.helper.make_node("If", ["a"], ["d"], then_branch=inner, else_branch=inner)
                 model.graph.node.append(branch)
-            else:
+            elif within == "function":
                 made = onnx.helper.make_function("d", "f", ["a"], ["c"], [node], [])
+                model.functions.append(made)
+            else:  # what a branch in the function is where its caller gives none
+                inner = onnx.helper.make_graph([node], "inner", [], [])
+                made = onnx.helper.make_function("d", "f", ["a"], ["c"], [], [])
+                made.attribute_proto.append(onnx.helper.make_attribute("branch", inner))
                 model.functions.append(made)
 
         with pytest.raises(SegMateError, match=r"it has a loop \(Loop\)"):
+            Predictor.from_checkpoint(self.changed(tmp_path, change), backend="onnxruntime")
+
+    @pytest.mark.parametrize("where", ["one message", "all together"])
+    def test_more_fields_than_any_network_has(self, tmp_path, monkeypatch, where):
+        """Two bytes each: a file of a gigabyte would be looked at for a quarter of an hour."""
+        monkeypatch.setattr(protobuf_fields if where == "one message" else onnx_guard, "MOST_FIELDS", 9000)
+
+        def change(model, onnx):
+            model.graph.node.extend(onnx.NodeProto() for _ in range(9000))
+
+        with pytest.raises(SegMateError, match="more than 9000 fields"):
             Predictor.from_checkpoint(self.changed(tmp_path, change), backend="onnxruntime")
 
     def test_a_deeply_nested_report_of_the_export(self, tmp_path):

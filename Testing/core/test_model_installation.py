@@ -142,6 +142,16 @@ def test_the_expected_folder_is_missing(converted):
     assert converted == []
 
 
+def test_an_archive_of_something_else_is_not_kept(models, converted):
+    behaviour = Behaviour(nnunet_zip(trainer="Other"))
+    with FileServer(**{"a.zip": behaviour}) as server:
+        one = entry(archive(server.url("a.zip")))
+        with pytest.raises(SegMateError, match="needs the folder"):
+            install(one, Installation())
+        behaviour.content = nnunet_zip()
+        install(one, Installation())
+
+
 def test_another_file_than_before_is_said(converted):
     behaviour = Behaviour(nnunet_zip())
     with FileServer(**{"a.zip": behaviour}) as server:

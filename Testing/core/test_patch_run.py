@@ -13,6 +13,8 @@ from small_patches import tiny_checkpoint, tiny_networks, tiny_part  # noqa: F40
 from SegMateCore.backends import OutOfMemory
 from SegMateCore.backends.torch_patches import TorchPatches
 from SegMateCore.batch import Outputs
+from SegMateCore.commands.predict_opening import announcing
+from SegMateCore.console import ProgressLine
 from SegMateCore.errors import Cancelled, SegMateError
 from SegMateCore.finished import is_finished
 from SegMateCore.patch_run import PatchRun
@@ -123,6 +125,15 @@ def test_what_3d_networks_cannot_be_used_for(tmp_path):
     assert is_finished(outputs, checkpoint, organs, PredictOptions())
     with pytest.raises(SegMateError, match="overlap of the checkpoint, this run is with 0.25"):
         is_finished(outputs, checkpoint, organs, PredictOptions(overlap=0.25))
+
+
+def test_progress_counts_patches():
+    line = ProgressLine(quiet=True)
+    announcing(line, Predictor.from_checkpoint(tiny_checkpoint(tiny_part(GROUPING)), "cpu"), True)
+    assert line.pieces == "patches"
+    line = ProgressLine(quiet=True)
+    announcing(line, band_predictor(), True)
+    assert line.pieces == "slices"
 
 
 def test_half_precision_changes_little():

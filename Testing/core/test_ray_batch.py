@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,27 @@ def test_a_checkpoint_that_is_not_there_is_told_once(ray_here, folder, tmp_path)
     with pytest.raises(SegMateError, match="cannot open the checkpoint: .*missing.onnx"):
         missing = opening(tmp_path / "missing.onnx")
         list(run_ray_batch(missing, work_in(folder, tmp_path / "out"), Choices(), never, two()))
+
+
+@pytest.mark.parametrize(
+    "facts, words",
+    [({"version": "0.1"}, "runs segmate-core 0.1, this"), ({"weights_sha256": "0" * 64}, "other weights")],
+)
+def test_workers_that_would_give_other_results_are_refused(
+    ray_here, folder, tmp_path, bands_onnx, monkeypatch, facts, words
+):
+    from SegMateCore import ray_crew
+    from SegMateCore.ray_worker import CaseWorker
+
+    class Other(CaseWorker):
+        def open(self, opening):
+            return replace(super().open(opening), **facts)
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(ray_crew, "CaseWorker", Other)
+    with pytest.raises(SegMateError, match=words):
+        list(run_ray_batch(opening(bands_onnx), work_in(folder, tmp_path / "out"), Choices(), never, two()))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

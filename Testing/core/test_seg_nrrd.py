@@ -10,7 +10,8 @@ from test_segmentation import oblique_affine
 from SegMateCore.class_table import organs_of
 from SegMateCore.errors import SegMateError
 from SegMateCore.organs import NINE
-from SegMateCore.seg_nrrd import terminology_entry
+from SegMateCore.seg_nrrd import document_texts, terminology_entry
+from SegMateCore.segment_tags import SEGMENT_TAG
 from SegMateCore.segmentation import Segmentation
 
 SHAPE = (6, 12, 10)
@@ -183,6 +184,11 @@ def test_segments_are_found_by_name_whatever_their_order_and_values(tmp_path, se
     swapped = Segmentation.read(path)
     np.testing.assert_array_equal(swapped.mask("liver"), segmentation.mask("left lung"))
     np.testing.assert_array_equal(swapped.mask("left lung"), segmentation.mask("liver"))
+
+
+def test_a_deeply_nested_document_is_none():
+    tag = f"{SEGMENT_TAG}:{'[' * 10**5}|"
+    assert document_texts({"Segment0_ID": "a", "Segment0_Tags": tag}) == []
 
 
 def test_unknown_segments_values_and_layers_are_refused(tmp_path, segmentation):

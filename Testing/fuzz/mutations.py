@@ -49,6 +49,7 @@ _NRRD_LINES = (
     "space directions: (nan,0,0) (0,inf,0) (0,0,1)", "space origin: (1e999,0,0)", "endian: middle",
     "kinds: vector", "space units: \"m\" \"m\" \"m\"", "a:=" + "x" * 200_000, "segmate:=" + "[" * 100_000,
     "Segment0_ID:=x", "Segment0_LabelValue:=²",
+    "Segment0_ID:=x\nSegment0_Tags:=SegMate.document:" + "[" * 100_000 + "|",
 )  # fmt: skip
 
 

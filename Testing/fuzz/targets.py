@@ -327,6 +327,7 @@ def _tables_seeds(folder: Path) -> None:
     """The small documents beside images: of data sets, of runs, of evaluations, and the list of models."""
     from small_datasets import write_case_folders
 
+    from SegMateCore.case_log import FIELDS
     from SegMateCore.case_table import COLUMNS
     from SegMateCore.model_manifest import RESOURCES
     from SegMateCore.organs import NINE
@@ -337,6 +338,9 @@ def _tables_seeds(folder: Path) -> None:
     (folder / "statistics.csv").write_text(
         f"{','.join(COLUMNS)}\n" + ",".join(["a"] + ["1"] * (len(COLUMNS) - 1)) + "\n"
     )
+    log = ("a", "done", 1, 2.5, "", "", "2026-11-21T00:00:00+00:00")
+    (folder / "cases.jsonl").write_text(json.dumps(dict(zip(FIELDS, log))) + "\n")
+    (folder / "list.csv").write_text("path,name,series,affine\nct.nii.gz,anna/first,,sform\nseries,b,1,\n")
     (folder / "meta.csv").write_text("image_id;age;split\ns0001;60;train\ns0002;61;val\n")
     (folder / "dataset.json").write_text(json.dumps({
         "name": "d", "channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1},
@@ -349,6 +353,8 @@ def _tables_seeds(folder: Path) -> None:
 
 
 def _tables(folder: Path) -> None:
+    from SegMateCore.case_log import read_case_log
+    from SegMateCore.case_manifest import read_manifest as read_list
     from SegMateCore.case_table import CaseTable
     from SegMateCore.data.datasets.finding import find_dataset
     from SegMateCore.data.datasets.organ_names import chosen_organs
@@ -361,6 +367,8 @@ def _tables(folder: Path) -> None:
         lambda: chosen_organs(str(folder / "organs.json")),
         lambda: read_manifest(folder / "manifest.json"),
         lambda: CaseTable.read(folder / "statistics.csv"),
+        lambda: read_case_log(folder / "cases.jsonl"),
+        lambda: read_list(folder / "list.csv"),
         lambda: _published(folder / "meta.csv"),
         lambda: find_dataset("nnunet", folder),
         lambda: find_dataset("folder", folder / "cases"),

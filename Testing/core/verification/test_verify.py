@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
+import sys
 
 import pytest
 from made_results import FORMS, NEW_FACTS, predicted, verified, without
@@ -58,6 +60,17 @@ class TestWell:
         assert verified(tmp_path / "out", "--input", tmp_path / "in", "--quiet") == 1
         lines = capsys.readouterr().out.splitlines()
         assert len(lines) == 3 and all("ab" in line and "not made from ab.nii.gz" in line for line in lines)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="names of files are text there")
+    def test_names_of_files_that_are_no_text(self, tmp_path, bands_onnx, capsys):
+        """Latin-1, from an older system: a folder of cases, all that is written, and it again."""
+        write_ct(tmp_path / "in" / os.fsdecode(b"M\xfcller.nii.gz"), 1)
+        words = [tmp_path / "in", "-o", tmp_path / "out", "--checkpoint", bands_onnx, "--quiet"]
+        words += ["--statistics", tmp_path / "out/all.csv", "--preview", tmp_path / "out/pictures"]
+        assert main(["predict", *map(str, words)]) == 0
+        assert main(["predict", *map(str, words)]) == 0
+        assert (tmp_path / "out/cases.jsonl").read_text().count("\n") == 1  # it was finished
+        assert verified(tmp_path / "out", "--input", tmp_path / "in") == 0
 
     def test_options_are_repeated(self, made, tmp_path, bands_onnx, capsys):
         words = (tmp_path / "some.nii.gz", "--organs", "liver,aorta", "--clean-up", "--flip-average")
