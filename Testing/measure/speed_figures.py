@@ -32,7 +32,6 @@ from SegMateCore.benchmark.child import in_child
 from SegMateCore.benchmark.this_machine import load_average
 from SegMateCore.bundled import resolve_checkpoint
 from SegMateCore.checkpoint import Checkpoint
-from SegMateCore.data.phantom import make_phantom
 from SegMateCore.export_labels import LabelAgreement
 from SegMateCore.predictor import PredictOptions, Predictor
 from SegMateCore.volume import Volume
@@ -88,10 +87,10 @@ class Material:
 
     @cached_property
     def calibration(self) -> list[Volume]:
-        """For exports: none of the middle's slices; the last one, as export_onnx has it, is only checked."""
+        """For exports: below and above the middle; that itself, as export_onnx has it, is only checked."""
         below = Volume.read(self.slices(0, EAGER_SLICES.start))
         above = Volume.read(self.slices(EAGER_SLICES.stop, Volume.read(self.lidc).canonical().shape[0]))
-        return [below, above, make_phantom(2003, (2.0, 2.0, 4.0)).volume]
+        return [below, above, Volume.read(self.middle())]
 
     def tall(self, slices: int) -> Path:
         """So many slices of 512 x 512: those of lidc_0001 up and down again."""
