@@ -152,8 +152,6 @@ def stand_ins(figure_file, monkeypatch):
     monkeypatch.setattr(speed_figures.signal, "signal", lambda *_: None)  # that of the tests stays
     monkeypatch.setattr(speed_figures, "_dice_of", lambda *_: {"liver": 0.99})
     monkeypatch.setattr(speed_figures, "EAGER_SLICES", range(2, 5))
-    small = make_phantom(1, 8.0, shape=(8, 20, 24))
-    monkeypatch.setattr(speed_figures, "make_phantom", lambda *_: small)
     return speed_figures
 
 
