@@ -34,7 +34,6 @@ def require_numbers(logits: np.ndarray, backend: Backend) -> np.ndarray:
     if not logits.max() < np.inf:
         advice = "the checkpoint is damaged" if backend.precision == "fp32" else "try --precision fp32"
         raise SegMateError(
-            f"the network gives NaN or infinity on {backend.device} in {backend.precision}:"
-            f" {advice}"
+            f"the network gives NaN or infinity on {backend.device} in {backend.precision}: {advice}"
         )
     return logits

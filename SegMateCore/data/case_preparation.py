@@ -7,14 +7,13 @@ is in the Store already, made of the same bytes in the same way, is found out fr
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from SegMateCore.content_hash import json_sha256
 from SegMateCore.data.datasets.references import Reading
 from SegMateCore.data.datasets.source import SourceCase
 from SegMateCore.data.slice_arrays import FAST, SMALL, packed
@@ -213,7 +212,7 @@ def _fingerprint(task: CaseTask, sources: list[dict]) -> str:
         "meaning": task.case.reference.meaning(),
         "source": sources,
     }
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+    return json_sha256(decisive)
 
 
 def _hashed(path: Path) -> str:

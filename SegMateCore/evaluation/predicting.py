@@ -10,8 +10,6 @@ run would make again is kept.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +17,7 @@ import numpy as np
 
 from SegMateCore.atomic import atomic_folder
 from SegMateCore.cancelling import IsCancelled, stop_if
-from SegMateCore.content_hash import volume_sha256
+from SegMateCore.content_hash import json_sha256, volume_sha256
 from SegMateCore.errors import SegMateError
 from SegMateCore.evaluation.label_files import LabelFiles, mask_files
 from SegMateCore.evaluation.references import ReferenceCase, require_ct
@@ -92,7 +90,7 @@ class Predicting:
         parts = {key: checkpoint.document[key] for key in DECIDING}
         rules = {} if self.multilabel else clean_up_rules(checkpoint, self.options)
         made_of = [case.ct_facts(), parts, rules, self.options.flip_average, self.multilabel]
-        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+        return json_sha256(made_of)
 
     def _is_made(self, place: Path, origin: str) -> bool:
         """Whether what lies at `place` is what would be made again."""

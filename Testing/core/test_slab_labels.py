@@ -77,13 +77,18 @@ CASES = {
 }
 
 
+def part_of(case: str, spacing_mm: list[float] | None) -> dict:
+    """The document's part of one of CASES."""
+    changes = dict(CASES[case])
+    preprocessing = {"spacing_mm": spacing_mm, **changes.pop("preprocessing", {})}
+    return tiny_part(changes.pop("grouping", GROUPING), (6, 7, 5), preprocessing=preprocessing, **changes)
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("spacing_mm", [None, [0.7, 1.2, 0.9], [1.6, 1.7, 2.3]])
 def test_labels_are_those_of_whole_arrays(case, spacing_mm):
     """Nothing differs but voxels in which two scores are equal up to rounding."""
-    changes = dict(CASES[case])
-    preprocessing = {"spacing_mm": spacing_mm, **changes.pop("preprocessing", {})}
-    part = tiny_part(changes.pop("grouping", GROUPING), (6, 7, 5), preprocessing=preprocessing, **changes)
+    part = part_of(case, spacing_mm)
     checkpoint = tiny_checkpoint(part, seed=7)
     ct = volume((15, 14, 13), seed=8)
     found = Predictor.from_checkpoint(checkpoint, "cpu").predict(ct)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from patch_references import GROUPING, network, nnunet_logits, volume, working
 from small_patches import organ_rows, tiny_checkpoint, tiny_networks, tiny_part, tiny_weights  # noqa: F401
-from test_slab_labels import CASES, channel_labels
+from test_slab_labels import CASES, channel_labels, part_of
 
 from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.errors import Cancelled, SegMateError
@@ -42,9 +42,7 @@ def agree(checkpoint: Checkpoint, ct: Volume) -> None:
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("spacing_mm", [None, [0.7, 1.2, 0.9], [1.6, 1.7, 2.3]])
 def test_above_0_is_where_predict_labels(case, spacing_mm):
-    changes = dict(CASES[case])
-    preprocessing = {"spacing_mm": spacing_mm, **changes.pop("preprocessing", {})}
-    part = tiny_part(changes.pop("grouping", GROUPING), (6, 7, 5), preprocessing=preprocessing, **changes)
+    part = part_of(case, spacing_mm)
     if part["activation"] == "sigmoid":
         part["threshold"] = 0.5  # with another one, the highest and the one furthest above it may differ
     agree(tiny_checkpoint(part, seed=7), volume((15, 14, 13), seed=8))
