@@ -62,6 +62,8 @@ class TorchPatches:
         require_torch(checkpoint)
         import torch
 
+        from SegMateCore.backends.volume_layers import suits_this_cpu, with_channels_innermost
+
         device = torch_device(device)
         chosen = chosen_precision(precision, device)
         if threads is not None:
@@ -80,6 +82,8 @@ class TorchPatches:
                 for network in networks:
                     network.set_submodule(head_name, torch.nn.Identity())
         networks = [network.to(device, getattr(torch, TYPES[chosen])) for network in networks]
+        if device == "cpu" and suits_this_cpu():
+            networks = [with_channels_innermost(network) for network in networks]
 
         def reopen() -> TorchPatches:
             again = "bf16" if chosen == "bf16" else "fp32"

@@ -18,6 +18,9 @@ from torch.nn import functional
 from ..errors import SegMateError
 from .nnunet_options import PlainUNetOptions, ResidualUNetOptions
 
+# How many slabs the decoder convolves one after the other, and their least planes: each repeats a few.
+_SLABS, _THINNEST_SLAB = 16, 4
+
 
 def _norm(options: PlainUNetOptions, width: int) -> nn.Module:
     if options.norm is None:
@@ -53,7 +56,10 @@ class ConvLayer(nn.Module):
         self._nonlin_first = options.nonlin_first
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
+        return self.normalised(self.conv(x))
+
+    def normalised(self, x: Tensor) -> Tensor:
+        """What the layer makes of its convolution's result."""
         if self._activate is None:
             return self.norm(x)
         return self.norm(self._activate(x)) if self._nonlin_first else self._activate(self.norm(x))
@@ -181,9 +187,39 @@ class Decoder(nn.Module):
     def forward(self, maps: list[Tensor]) -> Tensor:
         x = maps.pop()
         for up, stage in zip(self.transpconvs, self.stages, strict=True):
-            # Popped, so that a map is freed as soon as it is used: at inference they are most of the memory.
-            x = stage(torch.cat((up(x), maps.pop()), dim=1))
+            # Layer by layer, so that a map is freed as soon as it is used: at inference they are most of
+            # the memory.
+            first, *others = stage.convs
+            x = first.normalised(_joined_and_convolved(up, first.conv, x, maps))
+            for layer in others:
+                x = layer(x)
         return self.seg_layers[-1](x)
+
+
+def _joined_and_convolved(up: nn.Module, conv: nn.Conv3d, x: Tensor, maps: list[Tensor]) -> Tensor:
+    """The convolution of the enlarged map and the encoder's last one, which is taken off the list.
+
+    Without gradients slab by slab along d0, into the memory of the encoder's map: of the two joined, which
+    are the largest map of the network, only a slab is ever there.
+    """
+    skip = maps.pop()
+    if torch.is_grad_enabled():
+        return conv(torch.cat((up(x), skip), dim=1))
+    depth, stride, reach = skip.shape[2], up.stride[0], conv.padding[0]
+    step = max(depth // _SLABS, _THINNEST_SLAB, reach)
+    below = skip[:, :, :0]  # planes that have been written over since
+    for first in range(0, depth, step):
+        stop, low, high = min(depth, first + step), first - below.shape[2], min(depth, first + step + reach)
+        enlarged = up(x[:, :, low // stride : -(-high // stride)])
+        enlarged = enlarged[:, :, low % stride : low % stride + high - low]
+        joined = torch.cat((enlarged, torch.cat((below, skip[:, :, first:high]), dim=2)), dim=1)
+        missing = (low - (first - reach), stop + reach - high)  # beyond the ends
+        if missing != (0, 0):
+            joined = functional.pad(joined, (0, 0, 0, 0, *missing))
+        below = skip[:, :, max(0, stop - reach) : stop].clone()
+        planes = functional.conv3d(joined, conv.weight, conv.bias, padding=(0, *conv.padding[1:]))
+        skip[:, :, first:stop] = planes
+    return skip
 
 
 class NnunetUNet(nn.Module):

@@ -38,7 +38,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv1(torch.relu_(self.norm1(x)))
-        return self.conv2(torch.relu_(self.norm2(y))) + x
+        # Here and below sums take the place of a map: at inference maps are most of the memory.
+        return self.conv2(torch.relu_(self.norm2(y))).add_(x)
 
 
 class Deconvolution(nn.Module):
@@ -95,7 +96,7 @@ class SegResNet(nn.Module):
             skips.append(x)
         skips.pop()
         for enlarge, layer in zip(self.up_samples, self.up_layers, strict=True):
-            x = layer(enlarge(x) + skips.pop())
+            x = layer(enlarge(x).add_(skips.pop()))
         return self.conv_final(x)
 
 
