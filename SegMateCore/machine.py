@@ -1,8 +1,9 @@
-"""What this process may use of the computer: cores and memory."""
+"""What this process may use of the computer: its processor, cores and memory."""
 
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 from SegMateCore.errors import SegMateError
@@ -11,6 +12,17 @@ from SegMateCore.errors import SegMateError
 def cpu_count() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor_name() -> str:
+    """The processor's model, as far as the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # no Linux
+    return platform.processor() or platform.machine()
 
 
 def memory_gb() -> float | None:

@@ -7,9 +7,8 @@ import platform
 import sys
 from datetime import datetime, timezone
 from importlib import metadata
-from pathlib import Path
 
-from SegMateCore.machine import cpu_count, memory_gb
+from SegMateCore.machine import cpu_count, memory_gb, processor_name
 from SegMateCore.version import __version__
 
 # Libraries that compute in threads of their own look at these.
@@ -30,7 +29,7 @@ def machine_facts(load_before: float | None, gpu: str | None = None) -> dict[str
     """
     memory = memory_gb()
     facts: dict[str, object] = {
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": cpu_count(),
         "memory_gb": None if memory is None else round(memory, 1),
         "system": f"{platform.system()} {platform.machine()}",
@@ -57,13 +56,3 @@ def gpu_name() -> str | None:
     if torch is None or not torch.cuda.is_available():
         return None
     return torch.cuda.get_device_name()
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass  # no Linux
-    return platform.processor() or platform.machine()

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from SegMateCore.commands import benchmark_data, benchmark_networks, benchmark_predict
+from SegMateCore.commands import benchmark_data, benchmark_engines, benchmark_networks, benchmark_predict
 
-_ACTIONS = {"networks": benchmark_networks, "predict": benchmark_predict, "data": benchmark_data}
+_ACTIONS = {
+    "networks": benchmark_networks,
+    "predict": benchmark_predict,
+    "engines": benchmark_engines,
+    "data": benchmark_data,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
