@@ -63,6 +63,10 @@ class TorchBackend:
                 film = preprocessing.z_position is not None
                 dtype = getattr(torch, TYPES[chosen])
                 model = fused_network(model, preprocessing.context, film, device, dtype)
+                if device.startswith("cuda"):
+                    from SegMateCore.backends.recorded_network import RecordedNetwork
+
+                    model = RecordedNetwork(model)
             else:
                 model = model.to(device, getattr(torch, TYPES[chosen]))
 
