@@ -20,13 +20,15 @@ INT8 = "int8"
 
 def is_finished(
     outputs: Outputs, checkpoint: Checkpoint, organs: OrganSet, options: PredictOptions,
-    affine_source: str | None = None,
+    affine_source: str | None = None, ct: Path | None = None,
 ) -> bool:
     """Whether every file asked for is there: written atomically, so what is there is whole.
 
-    Raises SegMateError when a segmentation is there that this run would not make (another checkpoint or its
-    int8 form, other organs, flip averaging or clean-up chosen differently, the other geometry of the file):
-    it is neither taken for finished nor replaced. Other precisions give the same labels up to rounding.
+    ct: the file that the case is now, None for a folder or where that is not to be looked at. Raises
+    SegMateError when a segmentation is there that this run would not make (another checkpoint or its int8
+    form, other organs, flip averaging or clean-up chosen differently, the other geometry of the file, a file
+    of another size): it is neither taken for finished nor replaced. Other precisions give the same labels up
+    to rounding.
     """
     expected = {
         "weights_sha256": checkpoint.weights_sha256,
@@ -38,16 +40,19 @@ def is_finished(
         INT8: checkpoint.document["precision"] == INT8,
         "affine_source": affine_source,
     }
+    file_bytes = ct.stat().st_size if ct is not None and ct.is_file() else None
     for path, held in outputs.segmentations(organs):
         if path.is_file():
             if outputs.dicom is not None:
                 check_format(path, outputs.dicom)
-            _check_same_origin(path, expected, held)
+            _check_same_origin(path, expected, held, file_bytes)
     return all(path.is_file() for path in outputs.files(organs))
 
 
-def _check_same_origin(path: Path, expected: dict, organs: tuple[str, ...]) -> None:
-    """organs: the names in the file's table. Raises SegMateError."""
+def _check_same_origin(
+    path: Path, expected: dict, organs: tuple[str, ...], file_bytes: int | None
+) -> None:
+    """organs: the names in the file's table. file_bytes: of the CT. Raises SegMateError."""
     advice = "give another folder, or --overwrite to replace it"
     found, provenance = read_provenance(path)
     if not provenance:
@@ -66,6 +71,11 @@ def _check_same_origin(path: Path, expected: dict, organs: tuple[str, ...]) -> N
                 f" {_chosen(expected[choice])}: {advice}"
             )
     source = provenance.get("input", {})
+    if None not in (file_bytes, source.get("file_bytes")) and source["file_bytes"] != file_bytes:
+        raise SegMateError(
+            f"{path} was made of another file: the CT of this name had {source['file_bytes']} bytes then and"
+            f" has {file_bytes} now: {advice}"
+        )
     # Older results do not say it.
     if "kind" in source and source.get("affine_source") != expected["affine_source"]:
         made, wanted = source.get("affine_source"), expected["affine_source"]

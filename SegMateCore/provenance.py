@@ -52,14 +52,15 @@ def input_facts(volume: Volume, cancelled: IsCancelled = None) -> dict:
 def source_facts(path: Path, affine_source: str | None = None) -> dict:
     """What more there is to say of a CT that is read from `path`: to be asked for before it is read.
 
-    file_sha256 is that of a file's bytes. A DICOM series is known by its voxels, instance by instance in the
-    order of their positions: among its files may be others. Raises SegMateError.
+    file_sha256 is that of a file's bytes, file_bytes their number. A DICOM series is known by its voxels,
+    instance by instance in the order of their positions: among its files may be others. Raises SegMateError.
     """
     facts: dict = {"kind": kind_of(path)}
     if affine_source is not None:
         facts["affine_source"] = affine_source
     if facts["kind"] != "DICOM":
         facts["file_sha256"] = files_sha256([path])
+        facts["file_bytes"] = path.stat().st_size
     return facts
 
 

@@ -97,7 +97,7 @@ def _needs_nothing(
         if arguments.overwrite:
             return False
         affine_source = case.affine_source or choices.affine_source
-        done = is_finished(outputs, checkpoint, organs, choices.options, affine_source)
+        done = is_finished(outputs, checkpoint, organs, choices.options, affine_source, case.source)
         return done and (table is None or case.name in table)
 
     return needs_nothing

@@ -43,7 +43,9 @@ def run(folder: Path, out: Path, predictor=None, overwrite=False, form="nii.gz",
     finished = (
         (lambda *_: False)
         if overwrite
-        else (lambda case, outputs: is_finished(outputs, predictor.checkpoint, NINE, choices.options))
+        else lambda case, outputs: is_finished(
+            outputs, predictor.checkpoint, NINE, choices.options, ct=case.source
+        )
     )
     return run_batch(predictor, work, choices, finished, **how)
 
@@ -366,3 +368,15 @@ def test_a_preview_does_not_show_what_the_file_is_called(tmp_path, bands_onnx):
             assert "DOE" not in str(picture.text)
             pictures.append(picture.tobytes())
     assert pictures[0] == pictures[1]
+
+
+def test_a_ct_that_was_replaced_by_another_of_its_name_is_noticed(folder, tmp_path):
+    list(run(folder, tmp_path / "out"))
+    write_ct(folder / "c.nrrd", 3)
+    assert [result.status for result in run(folder, tmp_path / "out")] == [SKIPPED, FAILED, SKIPPED]
+    write_ct(folder / "c.nrrd", 5)
+    found = {result.case.name: result for result in run(folder, tmp_path / "out")}
+    assert (found["a"].status, found["c"].status) == (SKIPPED, FAILED)
+    assert "was made of another file: the CT of this name had" in found["c"].error
+    again = {result.case.name: result.status for result in run(folder, tmp_path / "out", overwrite=True)}
+    assert again["c"] == DONE
