@@ -36,7 +36,7 @@ def describe_volume(
         "spacing": " x ".join(f"{mm:g}" for mm in spacing_mm) + " mm",
         "extent": " x ".join(f"{n * mm:.0f}" for n, mm in zip(volume.shape[::-1], spacing_mm)) + " mm",
         "orientation": f"{volume.axcodes} (where i, j and k grow to)",
-        "first voxel": " ".join(f"{mm:.2f}" for mm in volume.affine[:3, 3])
+        "first voxel": " ".join(f"{round(mm, 2) + 0.0:.2f}" for mm in volume.affine[:3, 3])
         + " mm (right, anterior, superior)",
         "values": f"{low:g} to {high:g}, {volume.voxels.dtype}",
     }
