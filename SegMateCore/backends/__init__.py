@@ -1,8 +1,8 @@
 """The two engines that run a network: PyTorch for `.safetensors`, ONNX Runtime for `.onnx` checkpoints.
 
 A backend takes windows (B, context, H, W) float32 and, for FiLM networks, z positions (B,) float32, and gives
-logits (B, C, H, W) float32. Patches of 3D networks go through TorchPatches. Backends keep no state between
-calls and may be shared by threads.
+logits (B, C, H, W) float32. Patches of 3D networks go through TorchPatches. Backends give the same answer to
+the same call at any time, and may be shared by threads.
 """
 
 from __future__ import annotations

@@ -43,6 +43,9 @@ def chosen_engine(
         return "onnxruntime", "PyTorch and timm are not installed"
     if versions["onnxruntime"] is None:
         return "torch", "ONNX Runtime is not installed, or does not load"
+    measured = kept_comparison(files, device, precision, versions)
+    if measured is not None:
+        return measured.quickest.engine, measured.reason()
     kind = device.partition(":")[0]
     if kind == "mps":
         return "torch", "ONNX Runtime does not know the device mps"
@@ -54,9 +57,6 @@ def chosen_engine(
             return "torch", "there is an NVIDIA GPU, and this ONNX Runtime does not know CUDA"
     if precision in ("bf16", "fp16"):
         return "torch", f"the .onnx does not compute in {precision}"
-    measured = kept_comparison(files, device, precision, versions)
-    if measured is not None:
-        return measured.quickest.engine, measured.reason()
     if precision == "fast" and device in ("auto", "cpu"):
         from SegMateCore.backends.torch_backend import cpu_has_bf16
 

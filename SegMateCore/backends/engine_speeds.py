@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from SegMateCore.atomic import atomic_write
+from SegMateCore.backends.cuda_driver import cuda_device_count
 from SegMateCore.json_text import parse_json
 from SegMateCore.machine import cpu_count, processor_name
 from SegMateCore.models_folder import models_folder
@@ -44,11 +45,14 @@ class EngineSpeed:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Engines on one checkpoint. size: rows and columns of a slice. date: ISO 8601."""
+    """Engines on one checkpoint. size: rows and columns of a slice. date: ISO 8601. absent: engines that
+    could not take part.
+    """
 
     speeds: tuple[EngineSpeed, ...]
     size: int
     date: str
+    absent: tuple[str, ...] = ()
 
     @property
     def quickest(self) -> EngineSpeed:
@@ -59,7 +63,7 @@ class Comparison:
         times = ", ".join(f"{speed.engine} {speed.typical_s:.1f} s" for speed in self.speeds)
         return (
             f"measured on {self.date[:10]}, opening and {TYPICAL_SLICES} slices of {self.size}x{self.size}"
-            f" took {times}"
+            f" took {times}{''.join(f', {engine} could not' for engine in self.absent)}"
         )
 
 
@@ -70,7 +74,10 @@ def kept_comparison(
 
     device: the user's word, or the device that the word stood for. versions: of the engines here.
     """
-    circumstances = _circumstances(files, versions)
+    try:
+        circumstances = _circumstances(files, versions)
+    except OSError:
+        return None  # whoever opens the files says why
     for entry in reversed(_entries()):
         try:
             if entry["circumstances"] != circumstances or entry["precision"] != precision:
@@ -79,7 +86,8 @@ def kept_comparison(
             speeds = tuple(EngineSpeed(**speed) for speed in kept["speeds"])
             if device != entry["device"] and {speed.device for speed in speeds} != {device}:
                 continue
-            comparison = Comparison(speeds, int(kept["size"]), str(kept["date"]))
+            absent = tuple(map(str, kept["absent"]))
+            comparison = Comparison(speeds, int(kept["size"]), str(kept["date"]), absent)
             if comparison.quickest.engine in versions:
                 return comparison
         except (KeyError, TypeError, ValueError):
@@ -111,13 +119,15 @@ def keep_comparison(
 
 
 def _circumstances(files: Sequence[Path], versions: Mapping[str, str | None]) -> dict:
-    """What a measurement holds for; home folders are shared by machines."""
+    """What a measurement holds for; home folders are shared by machines. Raises OSError."""
     states = [(os.fspath(path.resolve()), path.stat()) for path in files]
     return {
         "files": [[name, state.st_size, state.st_mtime_ns] for name, state in states],
         "versions": dict(versions),
         "processor": processor_name(),
         "cores": cpu_count(),
+        "gpus": cuda_device_count(),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
     }
 
 
@@ -128,6 +138,6 @@ def _words(entry: dict) -> tuple:
 def _entries() -> list[dict]:
     try:
         found = parse_json((models_folder() / ENGINE_SPEEDS).read_bytes(), constants=False)
-    except (OSError, ValueError):
+    except (OSError, RuntimeError, ValueError):  # RuntimeError: there is no home folder
         return []
     return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []

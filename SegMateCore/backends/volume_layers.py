@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from SegMateCore.models.nnunet import ConvLayer
 from SegMateCore.models.segresnet import ResidualBlock
 
-# Numbers of a piece of a map: half a megabyte of float32 stays in the cache of a core.
-_PIECE = 1 << 17
+# Numbers of a piece of a map: 4 MB of float32 stay in the caches. Smaller ones are no faster, and their many
+# small operations wait for each other's threads where the cores are busy with something else.
+_PIECE = 1 << 20
 _INNERMOST = torch.channels_last_3d
 
 

@@ -54,7 +54,7 @@ def compare_engines(
     if not speeds:
         raise SegMateError("; ".join(f"{engine}: {reason}" for engine, reason in refused.items()))
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    comparison = Comparison(tuple(speeds), size, now)
+    comparison = Comparison(tuple(speeds), size, now, tuple(refused))
     keep_comparison(tuple(files.values()), device, precision, found_engines(), comparison)
     return comparison, refused
 

@@ -85,6 +85,13 @@ class ConvLayers(nn.Module):
         return self.convs(x)
 
 
+class AveragePool(nn.AvgPool3d):
+    """In float32: on a CPU PyTorch has none for bfloat16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float()).to(x.dtype)
+
+
 class ResidualBlock(nn.Module):
     """Two convolutions and the input added, averaged where they stride and projected where they widen.
 
@@ -104,7 +111,7 @@ class ResidualBlock(nn.Module):
         self._activate = _nonlinearity(options)
         skip: list[nn.Module] = []
         if stride != (1, 1, 1):
-            skip.append(nn.AvgPool3d(stride, stride))
+            skip.append(AveragePool(stride, stride))
         if widths[0] != widths[1]:
             skip.append(ConvLayer(options, widths, (1, 1, 1), bias=False, active=False))
         self.skip = nn.Sequential(*skip)

@@ -76,7 +76,7 @@ def test_a_newer_measurement_takes_the_place_of_the_older(files):
     assert len(json.loads(path.read_text())) == 2
 
 
-@pytest.mark.parametrize("what", ["file", "version", "processor", "cores"])
+@pytest.mark.parametrize("what", ["file", "version", "processor", "cores", "gpus", "threads", "gone"])
 def test_what_has_changed_since_is_not_believed(files, monkeypatch, what):
     keep_comparison(files, "auto", "auto", VERSIONS, COMPARISON)
     versions = dict(VERSIONS)
@@ -84,10 +84,32 @@ def test_what_has_changed_since_is_not_believed(files, monkeypatch, what):
         files[0].write_bytes(b"another one")
     elif what == "version":
         versions["torch"] = "3.0"
+    elif what == "threads":
+        monkeypatch.setenv("OMP_NUM_THREADS", "1234")
+    elif what == "gone":
+        files[0].unlink()
     else:
-        name = {"processor": "processor_name", "cores": "cpu_count"}[what]
+        name = {"processor": "processor_name", "cores": "cpu_count", "gpus": "cuda_device_count"}[what]
         monkeypatch.setattr(engine_speeds, name, lambda: "another")
     assert kept_comparison(files, "auto", "auto", versions) is None
+
+
+def test_a_measurement_decides_also_where_a_rule_would(files, monkeypatch):
+    monkeypatch.setattr(choosing, "cuda_device_count", lambda: 1)
+    assert "there is an NVIDIA GPU" in chosen_file("pair")[1]
+    slower = replace(COMPARISON, speeds=(ONNX, replace(TORCH, opening_s=9.0)))
+    keep_comparison(files, "auto", "auto", VERSIONS, slower)
+    assert chosen_file("pair")[0] == files[0]
+
+
+def test_without_a_home_folder_a_rule_decides(monkeypatch):
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("SEGMATE_MODELS")
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setattr("pathlib.Path.home", home)
+    assert "as a rule" in chosen_file("demo")[1]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +158,8 @@ def test_an_engine_that_cannot_take_part_is_named(models, monkeypatch, capsys):
     monkeypatch.setattr(engines, "found_engines", lambda: dict(VERSIONS))
     comparison, refused = engines.compare_engines("demo")
     assert comparison.speeds == (TORCH,) and refused == {"onnxruntime": "no such device"}
-    assert chosen_file("demo")[0].suffix == ".safetensors"
+    path, reason = chosen_file("demo")
+    assert path.suffix == ".safetensors" and "torch 4.7 s, onnxruntime could not" in reason
 
 
 def test_what_leaves_nothing_to_choose_is_refused(models, monkeypatch, capsys, tmp_path):

@@ -30,15 +30,17 @@ class Doubling(nn.Module):
 class Recorder:
     """Records on the CPU: a replay computes the same as the network, without calling it."""
 
-    def __init__(self, factor: float = 2):
+    def __init__(self, factor: float | None = 2):
         self.factor = factor
         self.shapes = []
 
     def __call__(self, network, inputs):
         self.shapes.append(tuple(inputs[0].shape))
-        own = tuple(tensor.clone() for tensor in inputs)
-        output = torch.empty_like(inputs[0])
-        return Record(own, output, lambda: output.copy_(self.factor * sum(own)))
+        output = network(*inputs)
+        network.calls -= 1
+        if self.factor is None:
+            return Record(inputs, output, lambda: None)
+        return Record(inputs, output, lambda: output.copy_(self.factor * sum(inputs)))
 
 
 def test_a_shape_that_comes_twice_in_a_row_is_recorded():
@@ -47,10 +49,20 @@ def test_a_shape_that_comes_twice_in_a_row_is_recorded():
     eight, three = torch.ones(8, 2), torch.ones(3, 2)
     for number, batch in enumerate((eight, 2 * eight, 3 * eight, three, 4 * eight)):
         assert torch.equal(network(batch), 2 * batch), number
-    # The third and the last one were replayed; a last, smaller chunk changes nothing.
+    # The third and the last one were replayed.
     assert recorder.shapes == [(8, 2)] and plain.calls == 3
-    network(three), network(three)
-    assert recorder.shapes == [(8, 2), (3, 2)]
+
+
+def test_the_ends_of_volumes_do_not_take_the_record_s_place():
+    plain, recorder = Doubling(), Recorder()
+    network = RecordedNetwork(plain, recorder)
+    for _ in range(3):
+        for count in (8, 8, 8, 5, 5):
+            network(torch.ones(count, 2))
+    assert recorder.shapes == [(8, 2)] and plain.calls == 2 + 6
+    for columns in (7, 7, 7):  # slices of another size, of the next CT
+        network(torch.ones(2, columns))
+    assert recorder.shapes == [(8, 2), (2, 7)] and plain.calls == 2 + 6 + 2
 
 
 def test_an_answer_is_not_written_over_by_the_next():
@@ -66,7 +78,7 @@ def test_several_inputs_belong_together():
         assert torch.equal(network(windows, z), 2 * (windows + z))
 
 
-@pytest.mark.parametrize("wrong", [2.1, float("nan")])
+@pytest.mark.parametrize("wrong", [2.1, float("nan"), None])
 def test_a_record_with_other_answers_is_never_used(wrong):
     plain, recorder = Doubling(), Recorder(wrong)
     network = RecordedNetwork(plain, recorder)
@@ -85,6 +97,33 @@ def test_what_cannot_be_recorded_runs_as_it_is():
     for _ in range(4):
         assert torch.equal(network(torch.ones(2)), torch.full((2,), 2.0))
     assert plain.calls == 4
+
+
+def test_records_give_their_memory_where_it_is_missing():
+    class Hungry(Doubling):
+        """Has room for slices of 9 pixels only while no other network's record is held."""
+
+        def forward(self, inputs):
+            if inputs.shape[1] == 9 and other._record is not None:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(inputs)
+
+    other, network = (RecordedNetwork(plain, Recorder()) for plain in (Doubling(), Hungry()))
+    for one in (other, network):
+        one(torch.ones(2, 2)), one(torch.ones(2, 2))
+        assert one._record is not None
+    assert torch.equal(network(torch.ones(2, 9)), torch.full((2, 9), 2.0))
+    assert other._record is None and network._record is None
+    assert torch.equal(other(torch.ones(2, 2)), torch.full((2, 2), 2.0))
+
+
+def test_without_records_the_error_is_the_caller_s():
+    class Full(Doubling):
+        def forward(self, inputs):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        RecordedNetwork(Full(), Recorder())(torch.ones(2, 2))
 
 
 def test_threads_do_not_get_each_others_answers():

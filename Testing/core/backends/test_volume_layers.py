@@ -93,6 +93,17 @@ def test_logits_of_whole_networks(name, options):
     assert left == 0 and (replaced == 0) == (options.get("norm") == "batch")
 
 
+@pytest.mark.parametrize("name", OPTIONS)
+def test_whole_networks_in_bf16(name):
+    network = randomised(create_model(name, **SMALL[name.partition("_")[0]]))
+    patches = torch.randn(1, 1, 16, 32, 16)
+    with torch.inference_mode():
+        expected = network(patches)
+        for half in (network.bfloat16(), with_channels_innermost(network.bfloat16())):
+            difference = (half(patches.bfloat16()).float() - expected).abs().mean()
+            assert difference < 0.05 * expected.abs().mean()
+
+
 def test_the_decoder_gives_the_same_with_gradients():
     network = randomised(create_model("nnunet_plain", **SMALL["nnunet"]))
     patches = torch.randn(1, 1, 16, 16, 16)
