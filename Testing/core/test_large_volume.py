@@ -15,12 +15,13 @@ from SegMateCore.data.phantom import make_phantom
 from SegMateCore.organs import NINE
 
 LIMIT_MB = 3000
-# The child reports its own peak: the parent's would count pytest's.
+# The child reports its own peak: the parent's would count pytest's, as would the child's ru_maxrss.
 CHILD = """
-import resource, sys
+import sys
+from SegMateCore.benchmark.process_memory import peak_resident_bytes
 from SegMateCore.cli import main
 code = main(sys.argv[1:])
-print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print("peak", peak_resident_bytes() // 2**20)
 sys.exit(code)
 """
 
