@@ -1,8 +1,8 @@
 """How fast each engine ran a checkpoint on this machine, kept from `segmate benchmark engines` for predict.
 
 Takes the files of a checkpoint that is there for both engines, gives what was measured for just these files,
-versions and this machine (_circumstances), or None. Kept in ENGINE_SPEEDS in the models' folder; whatever is wrong with
-that file, it holds nothing.
+versions and this machine (_circumstances), or None. Kept in ENGINE_SPEEDS in the models' folder; whatever is
+wrong with that file, it holds nothing.
 """
 
 from __future__ import annotations

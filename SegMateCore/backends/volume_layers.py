@@ -1,9 +1,9 @@
 """3D networks in the form that a CPU runs fastest: channels innermost, maps normalised where they lie.
 
 oneDNN convolves in that order without bringing every map into a layout of its own and back, which saves a
-fifth of the time of nnU-Net's U-Nets on two cores, and more on one (docs/speed.md). PyTorch's own normalisations lose three digits in
-that order, since they add up millions of float32 one after the other; here a piece of the map is added up at
-a time, and the pieces in float64.
+fifth of the time of nnU-Net's U-Nets on two cores, and more on one (docs/speed.md). PyTorch's own
+normalisations lose three digits in that order, since they add up millions of float32 one after the other;
+here a piece of the map is added up at a time, and the pieces in float64.
 """
 
 from __future__ import annotations
