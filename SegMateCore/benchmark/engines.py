@@ -11,11 +11,10 @@ from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from SegMateCore.backends import open_backend
 from SegMateCore.backends.engine_speeds import Comparison, EngineSpeed, keep_comparison
 from SegMateCore.benchmark.child import in_child
+from SegMateCore.benchmark.random_windows import check_size, random_windows
 from SegMateCore.benchmark.timing import interleaved
 from SegMateCore.bundled import resolve_checkpoint
 from SegMateCore.cancelling import IsCancelled
@@ -23,7 +22,6 @@ from SegMateCore.checkpoint import Checkpoint
 from SegMateCore.engines import found_engines
 from SegMateCore.errors import SegMateError
 from SegMateCore.predict_options import Progress, report
-from SegMateCore.windows import SIZE_MULTIPLE
 
 _ENGINES = ("onnxruntime", "torch")
 _CHUNK = 8
@@ -63,8 +61,7 @@ def _files(checkpoint: str, size: int, repeats: int) -> dict[str, Path]:
     """Engine -> file. Raises SegMateError for what cannot be compared."""
     if repeats < 1:
         raise SegMateError(f"repeats is {repeats}, expected at least 1")
-    if size < SIZE_MULTIPLE or size % SIZE_MULTIPLE:
-        raise SegMateError(f"size is {size}, expected a multiple of {SIZE_MULTIPLE}")
+    check_size(size)
     files = {engine: resolve_checkpoint(checkpoint, engine) for engine in _ENGINES}
     first = files[_ENGINES[0]]
     if len(set(files.values())) == 1:
@@ -86,13 +83,10 @@ def measure_engine(path: str, device: str, precision: str, size: int, repeats: i
     parts = range(len(checkpoint.parts))
     backends = [open_backend(checkpoint, part, "auto", device, precision, None) for part in parts]
     opening_s = time.perf_counter() - started
-    random = np.random.default_rng(0)
     slice_ms = 0.0
     for part, backend in zip(checkpoint.parts, backends):
-        shape = (_CHUNK, part.preprocessing.context, size, size)
-        windows = random.uniform(-1, 1, shape).astype(np.float32)
-        z = None if part.preprocessing.z_position is None else np.full(_CHUNK, 0.5, np.float32)
-        (timing,) = interleaved([partial(backend.run, windows, z)], repeats, _WARM_UP)
+        given = random_windows(part.preprocessing, _CHUNK, size)
+        (timing,) = interleaved([partial(backend.run, *given)], repeats, _WARM_UP)
         slice_ms += 1000 * timing.p50_s / _CHUNK
     first = backends[0]
     return {

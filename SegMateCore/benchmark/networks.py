@@ -11,13 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
 from SegMateCore.backends import Backend, open_backend
 from SegMateCore.backends.choosing import chosen_file
 from SegMateCore.benchmark.child import in_child
 from SegMateCore.benchmark.process_memory import peak_resident_bytes, resident_bytes
 from SegMateCore.benchmark.random_weights import RANDOM
+from SegMateCore.benchmark.random_windows import check_size, random_windows
 from SegMateCore.benchmark.this_machine import gpu_name
 from SegMateCore.benchmark.threads import thread_count
 from SegMateCore.benchmark.timing import interleaved
@@ -25,7 +24,6 @@ from SegMateCore.cancelling import IsCancelled
 from SegMateCore.checkpoint import SUFFIXES, Checkpoint
 from SegMateCore.errors import SegMateError
 from SegMateCore.models import list_models
-from SegMateCore.windows import SIZE_MULTIPLE
 
 _HERE = __name__
 # What "peak memory" means.
@@ -59,8 +57,7 @@ class NetworkOptions:
             raise SegMateError(f"threads is {self.threads}, expected at least 1")
         if self.warm_up < 0:
             raise SegMateError(f"warm-up is {self.warm_up}, expected 0 or more")
-        if self.size % SIZE_MULTIPLE:
-            raise SegMateError(f"size is {self.size}, expected a multiple of {SIZE_MULTIPLE}")
+        check_size(self.size)
 
 
 @dataclass(frozen=True)
@@ -173,11 +170,7 @@ def measure_part(word: str, path: str, part: int, **options: object) -> dict:
     before = resident_bytes()
     threads = thread_count(wanted.threads)
     backend = open_backend(checkpoint, part, wanted.backend, wanted.device, wanted.precision, threads)
-    preprocessing = checkpoint.parts[part].preprocessing
-    windows = np.random.default_rng(0).uniform(
-        -1, 1, (wanted.chunk, preprocessing.context, wanted.size, wanted.size)
-    ).astype(np.float32)
-    z = None if preprocessing.z_position is None else np.full(wanted.chunk, 0.5, np.float32)
+    windows, z = random_windows(checkpoint.parts[part].preprocessing, wanted.chunk, wanted.size)
     allocator = backend.name == "torch" and backend.device.startswith("cuda")
     if allocator:
         import torch

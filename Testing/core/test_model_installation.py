@@ -116,11 +116,16 @@ def test_without_torch(converted, monkeypatch):
             install(entry(archive(server.url("a.zip"))), Installation())
 
 
-def test_a_damaged_archive_is_not_kept(models, converted):
-    behaviour = Behaviour(b"<html>sign in</html>")
+@pytest.mark.parametrize(
+    "content, reason",
+    [(b"<html>sign in</html>", "no ZIP file"), (nnunet_zip(trainer="Other"), "needs the folder")],
+    ids=["damaged", "something else"],
+)
+def test_an_archive_that_is_refused_is_not_kept(models, converted, content, reason):
+    behaviour = Behaviour(content)
     with FileServer(**{"a.zip": behaviour}) as server:
         one = entry(archive(server.url("a.zip")))
-        with pytest.raises(SegMateError, match="no ZIP file"):
+        with pytest.raises(SegMateError, match=reason):
             install(one, Installation())
         behaviour.content = nnunet_zip()
         install(one, Installation())
@@ -140,16 +145,6 @@ def test_the_expected_folder_is_missing(converted):
         with pytest.raises(SegMateError, match="needs the folder.*found Dataset001_A/Other"):
             install(entry(archive(server.url("a.zip"))), Installation())
     assert converted == []
-
-
-def test_an_archive_of_something_else_is_not_kept(models, converted):
-    behaviour = Behaviour(nnunet_zip(trainer="Other"))
-    with FileServer(**{"a.zip": behaviour}) as server:
-        one = entry(archive(server.url("a.zip")))
-        with pytest.raises(SegMateError, match="needs the folder"):
-            install(one, Installation())
-        behaviour.content = nnunet_zip()
-        install(one, Installation())
 
 
 def test_another_file_than_before_is_said(converted):
